@@ -1,0 +1,342 @@
+"""What we hold true of a cloud: hosts, servers, migrations, drains, residue, buses.
+
+All values are frozen; a change is a new value. Every timer is a field (`..._at`), so that what is due can be computed
+from the values alone. Times are seconds since the epoch, UTC. The words are Nova's where Nova has one: *status* is
+Nova's and kept verbatim, *phase* is ours and comes from the table in `migrations.py`.
+
+This module deliberately holds no rule: what follows from what was seen is in `reducer.py` and its neighbours, and what
+is kept in a database is `store/`'s affair. `Verification` is never stored: proofs begin anew after a restart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """Nova's four kinds of migration (`migration_type`)."""
+
+    LIVE = "live-migration"
+    COLD = "migration"
+    RESIZE = "resize"
+    EVACUATION = "evacuation"
+
+
+class Phase(StrEnum):
+    """Where a migration stands, whatever its kind. Final phases never change again."""
+
+    ASKED = "asked"  # somebody asked for it; no compute has begun (accepted, pre-migrating without a destination)
+    QUEUED = "queued"  # waits in the source's queue
+    PREPARING = "preparing"  # the destination prepares
+    RUNNING = "running"  # memory or disks are being copied, or the evacuated server is being rebuilt
+    FINISHING = "finishing"  # the server runs on the destination, the source is cleaning up
+    ROLLING_BACK = "rolling_back"  # it did not work; the server stays on the source
+    AWAITING_CONFIRMATION = "awaiting_confirmation"  # finished, unconfirmed: the source still holds the disks
+    CONFIRMING = "confirming"
+    REVERTING = "reverting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL_PHASES
+
+
+FINAL_PHASES = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Because:
+    """Why something was said: the message, answer, timer or person behind it."""
+
+    origin: str  # notification | api | clock | operator
+    event_type: str | None = None
+    message_id: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """One reason why a host is not empty; `kind` is one of `emptiness.BLOCKER_KINDS`."""
+
+    kind: str
+    server_id: str | None = None
+    migration_key: str | None = None
+    since: float | None = None
+    detail: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A warning, a piece of residue, or an occupant: something named in an event, but no reason against it."""
+
+    kind: str
+    server_id: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProofRead:
+    """One answer on which a proof rests: what was read, in which pass, when, and how many things it showed."""
+
+    read: str
+    pass_: int
+    at: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the last verification pass over a host found. No blockers means that the pass found it empty."""
+
+    at: float
+    blockers: tuple[Blocker, ...] = ()
+    warnings: tuple[Note, ...] = ()
+    proof: tuple[ProofRead, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host: the name Nova's compute service runs under, *and* that service's uuid.
+
+    `nodes` are the uuids of its compute nodes (the roots of its provider trees), empty while unknown. `found` says that
+    it was already closed when it was first seen. `quiet` says in addition that nothing has been seen on it since: its
+    emptiness is then shown, not published (design: first sight). `emptied` holds from the moment it is proven empty until
+    something arrives or it is opened.
+    """
+
+    name: str
+    service_uuid: str | None = None
+    disabled: bool = False
+    disabled_reason: str | None = None
+    forced_down: bool = False
+    up: bool | None = None
+    down_since: float | None = None
+    cell_unknown: bool = False
+    seen_at: float = 0.0
+    closed_at: float | None = None
+    found: bool = False
+    quiet: bool = False
+    history_unknown: bool = False
+    emptied: bool = False
+    emptied_at: float | None = None
+    drain_id: str | None = None
+    nodes: tuple[str, ...] = ()
+    finding: Finding | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self.disabled or self.forced_down
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server, as last known. `landing` is a host it is on its way to without a migration (a build, an unshelve).
+
+    `updated_at` is Nova's row version (1 s), `versioned_at` the emitter's clock of that knowledge; together they tell
+    stale from new. A deleted server is remembered for a while, so that a late message cannot bring it back.
+    """
+
+    server_id: str
+    project_id: str | None = None
+    name: str | None = None
+    host: str | None = None
+    landing: str | None = None
+    vm_state: str | None = None
+    task_state: str | None = None
+    updated_at: float | None = None
+    versioned_at: float = 0.0
+    seen_at: float = 0.0
+    deleted_at: float | None = None
+    fault: str | None = None
+
+    @property
+    def key(self) -> str:
+        return self.server_id
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Byte counters of a live migration as Nova gives them; None where Nova has none yet."""
+
+    memory_total_bytes: int | None = None
+    memory_processed_bytes: int | None = None
+    memory_remaining_bytes: int | None = None
+    disk_total_bytes: int | None = None
+    disk_processed_bytes: int | None = None
+    disk_remaining_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A move of one server. `key` is ours and never changes; Nova's ids are there once the API has named them.
+
+    `verdict` is what the bus says the end was; it holds from `verdict_at` on unless the API speaks first.
+    `sampled_at` is the last look at `progress`, `moved_at` the last time that anything about the move changed.
+    """
+
+    key: str
+    server_id: str
+    kind: Kind
+    phase: Phase
+    source: str | None = None
+    destination: str | None = None
+    status: str | None = None
+    migration_id: int | None = None
+    migration_uuid: str | None = None
+    project_id: str | None = None
+    request_id: str | None = None
+    begun_at: float = 0.0
+    emitted_at: float = 0.0
+    stepped: bool = False
+    said_started: bool = False
+    aborted: bool = False
+    post_copy: bool = False
+    progress: Progress | None = None
+    percent: int | None = None
+    updated_at: float | None = None
+    sampled_at: float | None = None
+    moved_at: float = 0.0
+    stalled: str | None = None
+    stalled_since: float | None = None
+    stall_at: float | None = None
+    verdict: Phase | None = None
+    verdict_at: float | None = None
+    ended_at: float | None = None
+    fault: str | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.phase not in FINAL_PHASES
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """The intent to empty a closed host, until it is opened or removed. `outcome` is ended or cancelled once over."""
+
+    drain_id: str
+    host: str
+    started_at: float
+    reason: str | None = None
+    forced_down: bool = False
+    found: bool = False
+    requested: bool = False
+    servers_total: int | None = None
+    moved_at: float = 0.0
+    stalled_at: float | None = None
+    ended_at: float | None = None
+    outcome: str | None = None
+    removed: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.drain_id
+
+
+@dataclass(frozen=True, slots=True)
+class Residue:
+    """What a server may have left on a host that Nova no longer connects with it (facts 2.6, 2.7).
+
+    `kind` is `evacuated` (cleared when the migration row turns completed) or `deleted_while_down` (cleared by an
+    operator). A cleared one keeps its row, so that it can be shown; `service_uuid` says which service's it was.
+    """
+
+    host: str
+    server_id: str
+    kind: str
+    since: float
+    service_uuid: str | None = None
+    migration_uuid: str | None = None
+    detail: str | None = None
+    cleared_at: float | None = None
+    cleared_by: str | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.host}/{self.server_id}/{self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """A message bus we listen to. `blind_from` is set from the moment we may have missed something until healed."""
+
+    name: str
+    connected: bool = False
+    blind_from: float | None = None
+    reconnected_at: float | None = None
+    last_message_at: float | None = None
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """How much we know at all: since when we remember, and whether the whole cloud was ever read over the API."""
+
+    memory_since: float
+    baselined_at: float | None = None
+
+    @property
+    def key(self) -> str:
+        return "fleet"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The proof of a closed host's emptiness in the making. In memory only.
+
+    `generation` counts what was seen of the host; a pass holds only if it did not move from the pass's beginning to its
+    end, two passes only if it did not move between them. `named_at` is the same in time, for recordings.
+    """
+
+    host: str
+    generation: int = 0
+    named_at: float = 0.0
+    pass_number: int = 0
+    begun_at: float | None = None
+    begun_generation: int = 0
+    reads: tuple[object, ...] = ()
+    first: Finding | None = None
+    first_generation: int = 0
+    verify_at: float | None = None
+    tries: int = 0
+    leftovers: tuple[tuple[str, float], ...] = ()
+    failure: str | None = None
+
+    @property
+    def key(self) -> str:
+        return self.host
+
+
+Entity = Host | Server | Migration | Drain | Residue | Bus | Knowledge
+"""What the store keeps."""
+
+Value = Entity | Verification
+"""What the fleet holds in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's settings that the core needs; defaults are the product's."""
+
+    settle_s: float = 15.0
+    stalled_after_s: float = 900.0
+    reason_match: tuple[str, ...] = ("*maint*", "*drain*")
+    accept_residue: bool = False
+    leftover_grace_s: float = 300.0
+    api_word_s: float = 30.0
+    has_cloud: bool = False
+    has_bus: bool = True
+    remember_ended_s: float = 3600.0
+    stall_after_s: dict[str, float] = field(
+        default_factory=lambda: {"not_started": 300.0, "queue_blocked": 300.0, "frozen": 90.0, "slow_step": 1800.0}
+    )
