@@ -1,0 +1,374 @@
+"""Which options exist: names, defaults, bounds and what they mean, for `config` to read and for the sample file.
+
+`etc/maintd/maintd.conf` is generated from these tables (`make config`) and a test compares the two, so what an operator
+reads there is what the code does. Every help text ends in the unit. A number has a least and a greatest value: there
+is no setting by which maintd could be asked to work without limits.
+
+Nothing is read or checked here.
+"""
+
+from __future__ import annotations
+
+import re
+
+from oslo_config import cfg
+from oslo_config import types as opt_types
+
+MINUTE, HOUR, DAY, MIB = 60.0, 3600.0, 86400.0, 1024**2
+
+
+def _seconds(name: str, default: float, at_least: float, at_most: float, text: str) -> cfg.Opt:
+    return cfg.FloatOpt(name, default=default, min=at_least, max=at_most, help=f"{text} Unit: seconds.")
+
+
+_DEFAULT_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "installation",
+        default="main",
+        regex=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        help="Name of this installation, the last part of every event's source (/maintd/NAME) and the name of the "
+        "fleet lease. Controllers that share a database and a region share it. Letters, digits, '.', '_' and '-', "
+        "at most 63. Unit: none.",
+    ),
+    cfg.StrOpt(
+        "log_level",
+        default="info",
+        choices=[
+            ("debug", "everything, libraries included from their level info on"),
+            ("info", "one line per published event, and what maintd itself starts, stops and loses"),
+            ("warning", "only what deserves a look"),
+            ("error", "only what is broken"),
+        ],
+        help="How much is logged. Unit: none.",
+    ),
+    cfg.StrOpt(
+        "log_format",
+        default="auto",
+        choices=[
+            ("auto", "text on a terminal, JSON elsewhere"),
+            ("json", "one JSON object a line"),
+            ("text", "for eyes"),
+        ],
+        help="How it is logged; always to standard error. Unit: none.",
+    ),
+)
+
+BUS_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "transport_url",
+        secret=True,
+        sample_default="rabbit://maintd:PASSWORD@controller:5672/",
+        help="The broker on which Nova publishes, as in nova.conf; a right to read is not enough, see the README. "
+        "Without it this bus does not exist. Percent-encode '@', ':' and '/' in the password and write '$' as '$$'. "
+        "Better kept in a file of its own, readable by root only. Unit: a URL, rabbit:// (or kombu+memory:// and "
+        "fake:// within one process).",
+    ),
+    cfg.StrOpt(
+        "exchange",
+        default="nova",
+        regex=r"^[^\s#*]{1,127}$",
+        help="Nova's control_exchange. Unit: a name of at most 127 characters.",
+    ),
+    cfg.StrOpt(
+        "topic",
+        default="versioned_notifications",
+        regex=r"^[^\s#*]{1,127}$",
+        help="One of Nova's [notifications] versioned_notifications_topics. Unit: a name of at most 127 characters.",
+    ),
+    cfg.StrOpt(
+        "pool",
+        default="maintd",
+        regex=r"^[^\s#*]{0,127}$",
+        help="Name of the queue of our own that gets a copy of every notification; one name per installation. Empty: "
+        "consume the topic's own queues, which only makes sense when the topic is for maintd alone, for other "
+        "consumers of it would each get a part. Unit: a name of at most 127 characters.",
+    ),
+    _seconds(
+        "max_pause_s",
+        900.0,
+        10.0,
+        DAY,
+        "How long notifications are left on the broker while the database cannot be used. Then they are acknowledged "
+        "and dropped, maintd declares itself blind, and the API repairs what was missed: a full broker would stop "
+        "Nova.",
+    ),
+    cfg.BoolOpt(
+        "durable_queues",
+        default=False,
+        help="Nova's amqp_durable_queues; must be what Nova has, for the exchange is shared. Unit: true or false.",
+    ),
+    cfg.BoolOpt(
+        "quorum_queue",
+        default=False,
+        help="Nova's rabbit_quorum_queue; must be what Nova has. Implies durable. Unit: true or false.",
+    ),
+    cfg.BoolOpt(
+        "auto_delete",
+        default=False,
+        help="Nova's amqp_auto_delete; must be what Nova has. Unit: true or false.",
+    ),
+    cfg.IntOpt(
+        "heartbeat_s",
+        default=20,
+        min=0,
+        max=600,
+        help="AMQP heartbeat; a connection that died silently is noticed after twice this time. 0: none. "
+        "Unit: seconds.",
+    ),
+    cfg.BoolOpt("ssl", default=False, help="Connect to the broker by TLS. Unit: true or false."),
+    cfg.StrOpt(
+        "ssl_ca_file", help="Certificate authority that signed the broker's certificate. Unit: path of a PEM file."
+    ),
+    cfg.StrOpt("ssl_cert_file", help="Certificate shown to the broker. Unit: path of a PEM file."),
+    cfg.StrOpt("ssl_key_file", help="Its key. Unit: path of a PEM file."),
+)
+
+_NAMES = opt_types.List(item_type=opt_types.String())
+
+_BUSES_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.Opt(
+        "enabled",
+        type=_NAMES,
+        default=[],
+        help="Names of further buses (cells with brokers of their own); each NAME has a group [bus:NAME] with the "
+        "options of [bus] and its own transport_url. [bus] itself is the bus named default. Unit: comma-separated "
+        "names of a-z, 0-9, '_', '-'.",
+    ),
+)
+
+CLOUD_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "cloud",
+        help="Name of the cloud in clouds.yaml. Either this or the options from auth_type on. Unit: a name.",
+    ),
+    cfg.StrOpt("region_name", help="Region whose hosts are watched, if the cloud has several. Unit: a name."),
+    cfg.StrOpt(
+        "interface",
+        choices=["public", "internal", "admin"],
+        help="Which endpoints of the catalogue are used; else clouds.yaml decides. Unit: none.",
+    ),
+    _seconds("timeout_s", 10.0, 1.0, 300.0, "Limit for every single call of an OpenStack API."),
+    cfg.StrOpt("cafile", help="Certificate authority for the OpenStack APIs. Unit: path of a PEM file."),
+    cfg.StrOpt("certfile", help="Client certificate. Unit: path of a PEM file."),
+    cfg.StrOpt("keyfile", help="Its key. Unit: path of a PEM file."),
+    cfg.BoolOpt(
+        "insecure",
+        default=False,
+        help="Do not check the certificates of the OpenStack APIs; for laboratories. Unit: true or false.",
+    ),
+    cfg.StrOpt(
+        "auth_type",
+        default="password",
+        help="keystoneauth plugin to log in with; its options stand beside it, also those not listed here. Unit: none.",
+    ),
+)
+
+AUTH_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt("auth_url", help="Keystone. Unit: a URL, http or https."),
+    cfg.StrOpt("username", help="User to log in as. Unit: a name."),
+    cfg.StrOpt("password", secret=True, help="Password of the user; write '$' as '$$'. Unit: none."),
+    cfg.StrOpt("user_domain_name", help="Domain of the user. Unit: a name."),
+    cfg.StrOpt("project_name", help="Project to log in to. Unit: a name."),
+    cfg.StrOpt("project_domain_name", help="Domain of the project. Unit: a name."),
+    cfg.StrOpt("system_scope", help="'all' for a system-scoped token in place of a project. Unit: none."),
+    cfg.StrOpt("application_credential_id", help="With auth_type v3applicationcredential. Unit: an id."),
+    cfg.StrOpt(
+        "application_credential_secret", secret=True, help="With auth_type v3applicationcredential. Unit: none."
+    ),
+)
+
+_DATABASE_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "connection",
+        default="sqlite:////var/lib/maintd/maintd.sqlite",
+        secret=True,
+        help="Where maintd keeps its state. SQLite is for one controller and a local disk; mysql+pymysql:// and "
+        "postgresql+psycopg:// are for several. Unit: an SQLAlchemy URL.",
+    ),
+    _seconds("events_age_s", 30 * DAY, HOUR, 3650 * DAY, "How long published events are kept and can be read again."),
+    _seconds("deliveries_age_s", 7 * DAY, HOUR, 3650 * DAY, "How long finished deliveries and attempts are kept."),
+    _seconds(
+        "message_ids_age_s",
+        2 * DAY,
+        HOUR,
+        365 * DAY,
+        "How long the ids of notifications are remembered, so that a second copy is known as one.",
+    ),
+    _seconds("quarantine_age_s", 7 * DAY, HOUR, 365 * DAY, "How long unreadable messages are kept."),
+    cfg.IntOpt(
+        "quarantine_bytes",
+        default=100 * MIB,
+        min=0,
+        max=1024 * 1024 * MIB,
+        help="How much is kept of unreadable messages at most; the oldest go first. Unit: bytes.",
+    ),
+)
+
+_DRAIN_OPTS: tuple[cfg.Opt, ...] = (
+    _seconds(
+        "settle_s",
+        15.0,
+        1.0,
+        600.0,
+        "Time between the two verification passes that must agree before a host is called empty. It has to be longer "
+        "than the moment between Nova's freeing a server and its freeing the allocation.",
+    ),
+    _seconds(
+        "stalled_after_s",
+        900.0,
+        1.0,
+        7 * DAY,
+        "A drain is stalled when nothing has left and no migration of it has moved for so long.",
+    ),
+    cfg.Opt(
+        "reason_match",
+        type=_NAMES,
+        default=["*maint*", "*drain*"],
+        help="A closed host whose disabled reason matches one of these is being drained from the start; other closed "
+        "hosts are when the first server leaves. Case does not matter. Empty: never by reason. "
+        "Unit: comma-separated globs.",
+    ),
+    cfg.BoolOpt(
+        "accept_residue",
+        default=False,
+        help="Call a host empty although evacuated or deleted servers may have left files or running guests on it; "
+        "the proof then lists them. Unit: true or false.",
+    ),
+)
+
+_RESIDUE_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.BoolOpt(
+        "trust_reap",
+        default=False,
+        help="Take a dead host's return as proof that Nova has removed the servers deleted meanwhile. Nova does not "
+        "report a failure to do so. Unit: true or false.",
+    ),
+)
+
+_STALL_OPTS: tuple[cfg.Opt, ...] = (
+    _seconds("not_started_after_s", 300.0, 1.0, 7 * DAY, "not_started: accepted, but nothing happens."),
+    _seconds("queue_blocked_after_s", 300.0, 1.0, 7 * DAY, "queue_blocked: queued on a source where nothing moves."),
+    _seconds("prepare_slow_after_s", 600.0, 1.0, 7 * DAY, "prepare_slow: preparing without any sign of life."),
+    _seconds(
+        "frozen_after_s",
+        90.0,
+        1.0,
+        7 * DAY,
+        "frozen: running, and neither a counter nor the row has changed. Keep it at 12 of Nova's progress writes "
+        "(5 s each) at least.",
+    ),
+    _seconds("post_slow_after_s", 300.0, 1.0, 7 * DAY, "post_slow: the guest has moved, the clean-up does not end."),
+    _seconds("slow_after_s", 900.0, 1.0, 7 * DAY, "slow: any other phase without any sign of life."),
+)
+
+_API_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt("listen", default="127.0.0.1:8779", help="Address of the read API. Unit: HOST:PORT, [IPV6]:PORT."),
+    cfg.StrOpt(
+        "auth",
+        default="none",
+        choices=[
+            ("none", "whoever reaches it may read; refused on an address that is not loopback"),
+            ("keystone", "a token of Keystone, checked as [keystone_authtoken] says"),
+        ],
+        help="Who may read. Unit: none.",
+    ),
+)
+
+_METRICS_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "listen",
+        default="127.0.0.1:9779",
+        help="Address of /metrics, /livez and /readyz, which ask nobody who they are and name hosts: at most an "
+        "address of the management network. Unit: HOST:PORT, [IPV6]:PORT.",
+    ),
+)
+
+_WEBHOOKS_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.Opt(
+        "enabled",
+        type=_NAMES,
+        default=[],
+        help="Names of the webhooks in use; each NAME has a group [webhook:NAME]. "
+        "Unit: comma-separated names of a-z, 0-9, '_', '-'.",
+    ),
+)
+
+WEBHOOK_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "url",
+        secret=True,
+        sample_default="https://receiver.example/maintd",
+        help="Where events are POSTed. It is yours: http, loopback and private addresses are allowed. "
+        "Unit: a URL, http or https.",
+    ),
+    cfg.StrOpt(
+        "secret",
+        secret=True,
+        sample_default="whsec_BASE64",
+        help="Key of the Standard Webhooks signature. Make one with: "
+        "echo whsec_$(head -c 32 /dev/urandom | base64). Without it requests are not signed. "
+        "Unit: whsec_ and the base64 of 24 to 64 bytes.",
+    ),
+    cfg.Opt(
+        "event_types",
+        type=_NAMES,
+        default=["*"],
+        help="Which events are sent. '*' never includes maintd.server.*. "
+        "Unit: comma-separated globs over types such as maintd.host.emptied.v1.",
+    ),
+)
+
+GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
+    "DEFAULT": ("", _DEFAULT_OPTS),
+    "bus": ("Nova's notifications. Without a transport_url maintd polls the API, and says so.", BUS_OPTS),
+    "buses": ("More than one broker.", _BUSES_OPTS),
+    "cloud": (
+        "The OpenStack APIs. Without this group maintd lives on notifications alone and can never call a host empty.",
+        CLOUD_OPTS + AUTH_OPTS,
+    ),
+    "database": ("State, and how long it is kept; purged once a day.", _DATABASE_OPTS),
+    "drain": ("Hosts on their way to empty.", _DRAIN_OPTS),
+    "residue": ("What evacuations and deletes leave on a dead host.", _RESIDUE_OPTS),
+    "stall": (
+        "When a migration is called stalled, by reason. Nothing is ever aborted or moved because of it.",
+        _STALL_OPTS,
+    ),
+    "api": ("The read API that the commands use.", _API_OPTS),
+    "metrics": ("For Prometheus and for probes.", _METRICS_OPTS),
+    "webhooks": ("Where events go.", _WEBHOOKS_OPTS),
+}
+
+NAMED_GROUPS: dict[str, tuple[cfg.Opt, ...]] = {"bus": BUS_OPTS, "webhook": WEBHOOK_OPTS}
+"""Groups of which there may be several, as [bus:NAME]."""
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+"""The names of buses and webhooks: they become labels of metrics and parts of events."""
+
+HANDED_ON = ("keystone_authtoken", "oslo_policy")
+"""Groups of libraries whose texts are handed on as they are."""
+
+LIBRARY = re.compile(r"oslo_[a-z_]+|keystone_authtoken|keystone|service_auth|cors|healthcheck|profiler|audit")
+"""Groups that an operator may have copied from another service: a warning, not an error."""
+
+INSTEAD = {
+    "amqp_durable_queues": "durable_queues",
+    "amqp_auto_delete": "auto_delete",
+    "heartbeat_timeout_threshold": "heartbeat_s",
+    "rabbit_quorum_queue": "quorum_queue",
+    "ssl": "ssl",
+    "ssl_ca_file": "ssl_ca_file",
+    "ssl_cert_file": "ssl_cert_file",
+    "ssl_key_file": "ssl_key_file",
+    "transport_url": "transport_url",
+}
+"""oslo.messaging's names, and ours in [bus]."""
+
+
+def list_opts() -> list[tuple[cfg.OptGroup | str, list[cfg.Opt]]]:
+    """Every option, for oslo.config's generator (entry point oslo.config.opts)."""
+    listed: list[tuple[cfg.OptGroup | str, list[cfg.Opt]]] = []
+    for name, (text, opts) in GROUPS.items():
+        listed.append(("DEFAULT" if name == "DEFAULT" else cfg.OptGroup(name, help=text), list(opts)))
+    example = cfg.OptGroup("webhook:example", help="One webhook; 'example' is its name, see [webhooks] enabled.")
+    listed.append((example, list(WEBHOOK_OPTS)))
+    return listed
