@@ -1,0 +1,471 @@
+"""The dispatcher: events become deliveries, deliveries become requests, and what came of each is written down.
+
+Read aloud: **fan out, claim, sign, send, decide, record.** The first two and the last are transactions of the store;
+signing and deciding are pure; sending is the sink's. A claim is committed before anything is sent, so a crash at any
+point leaves a row whose lease runs out, and the event goes again under the same id: at least once, never silently
+none.
+
+One thread runs one asyncio loop for all requests; the store is only touched from a few executor threads, so that a
+slow disk never stops an answer from being read, nor the other way round. Nobody delays anybody: each endpoint has a
+bounded number of requests in flight and is claimed for separately, and one that is full is not claimed for.
+Within an endpoint, what concerns one subject goes in event order, one at a time.
+
+Whoever commits events calls `wake`; then nothing waits for a poll. Without it (events committed by another
+controller) a look once a second finds them. Nothing here repeats a request by itself, judges an event or knows a URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from maintd.clock import Clock
+from maintd.delivery.outcome import Outcome, OutcomeKind
+from maintd.delivery.retry import GIVE_UP_AFTER_S, DeadLetter, RetryAt, next_attempt
+from maintd.delivery.routing import Routes
+from maintd.delivery.sinks import Endpoint, Message
+from maintd.errors import StoreUnavailable
+from maintd.store.deliveries import Attempt, Deliveries, Delivery, Finish
+
+log = structlog.get_logger(__name__)
+
+POLL_S: Final = 1.0
+"""Longest sleep: how late an event committed by another controller may be seen."""
+LEASE_S: Final = 30.0
+"""How long a claim holds. Longer than any sink's deadline, short enough that a crash delays an event little."""
+FAN_OUT_EVENTS: Final = 500
+HOUSEKEEPING_S: Final = 5.0
+ABANDON_EVERY_S: Final = 3600.0
+RECORD_AGAIN_S: Final = 0.5
+RESOLVER_THREADS: Final = 64
+"""Name look-ups run in the loop's default executor, whose own default is a handful of threads: a few dead name
+servers would hold up everybody."""
+EVENT_PURGED: Final = "event_purged"
+
+T = TypeVar("T")
+
+
+class Meters(Protocol):
+    """What is counted. Called from the dispatcher's thread; must not block."""
+
+    def attempted(self, sink: str, outcome: str, duration_s: float) -> None:
+        """An attempt ended and is recorded. `outcome`: delivered, retry or dead. `sink` is the endpoint's name."""
+
+    def oldest_pending(self, seconds: float) -> None:
+        """The age of the oldest delivery that is not finished; 0 when there is none."""
+
+
+class NoMeters:
+    """Counts nothing."""
+
+    def attempted(self, sink: str, outcome: str, duration_s: float) -> None:
+        pass
+
+    def oldest_pending(self, seconds: float) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once. `per_endpoint` requests of one endpoint, `in_all` of all of them."""
+
+    per_endpoint: int = 8
+    in_all: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """An attempt that is over and not yet on record."""
+
+    delivery: Delivery
+    outcome: Outcome | None
+    finish: Finish
+    lease_until: float
+
+
+def no_crash(point: str) -> None:
+    """Where a crash test kills the process: after_claim, after_post, before_record. This one does nothing."""
+
+
+class Dispatcher:
+    """Delivers events to endpoints until stopped. Every controller may run one on the same store."""
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        endpoints: Sequence[Endpoint],
+        clock: Clock,
+        *,
+        meters: Meters | None = None,
+        limits: Limits | None = None,
+        lease_s: float = LEASE_S,
+        poll_s: float = POLL_S,
+        jitter: Callable[[], float] = random.random,
+        crash: Callable[[str], None] = no_crash,
+        on_disabled: Callable[[str, str, float], None] = lambda endpoint, reason, failing_since: None,
+    ) -> None:
+        """`on_disabled(endpoint, reason, failing_since)` is told of an endpoint that asked for no more, on the loop."""
+        self._deliveries = deliveries
+        self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
+        self._routes = Routes({endpoint.name: endpoint.event_types for endpoint in endpoints})
+        self._clock = clock
+        self._meters: Meters = meters or NoMeters()
+        self._limits = limits or Limits()
+        self._lease_s = lease_s
+        self._poll_s = poll_s
+        self._jitter = jitter
+        self._crash = crash
+        self._on_disabled = on_disabled
+
+        self._name = f"{socket.gethostname()[:48]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._claims = 0
+        self._in_flight: dict[int, str] = {}  # delivery id -> endpoint
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: list[_Ended] = []
+        self._failing: set[str] = set()
+        self._store_down = False
+        self._next_housekeeping = 0.0
+        self._next_abandon = 0.0
+        self._asked_again = False
+
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._wakeup = asyncio.Event()
+        self._recordable = asyncio.Event()
+        self._stopping = False
+        self._stop_timeout_s = 0.0
+        self._clean = False
+        self._tick = clock.monotonic()
+
+    # -- from other threads
+
+    @property
+    def tick(self) -> float:
+        """`clock.monotonic()` of the last turn of the loop: a watchdog is fed only while this moves."""
+        return self._tick
+
+    def start(self) -> None:
+        """Start the thread. A dispatcher is started once."""
+        if self._thread is not None:
+            raise RuntimeError("already started")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, args=(self._loop,), name="maintd-delivery", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Events were committed, or something was redelivered: look now. From any thread, at any time, never waits."""
+        self._call(self._wakeup.set)
+
+    def stop(self, timeout_s: float) -> bool:
+        """End: claim no more, let what is in flight finish for `timeout_s`, leave the rest to its lease.
+
+        True when everything in flight was finished and recorded. Returns within about a second of `timeout_s`.
+        """
+
+        def begin() -> None:
+            self._stopping = True
+            self._stop_timeout_s = timeout_s
+            self._wakeup.set()
+
+        self._call(begin)
+        if self._thread is not None:
+            self._thread.join(timeout_s + 1.0)
+            return self._clean and not self._thread.is_alive()
+        return True
+
+    def _call(self, function: Callable[[], None]) -> None:
+        if self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(function)
+            except RuntimeError:  # closed already: there is nobody left to tell
+                pass
+
+    # -- the thread
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        resolvers = ThreadPoolExecutor(RESOLVER_THREADS, "maintd-resolver")
+        loop.set_default_executor(resolvers)
+        self._store_threads = ThreadPoolExecutor(2, "maintd-delivery-store")
+        try:
+            loop.run_until_complete(self._main())
+        except Exception:
+            log.exception("delivery_died")
+        finally:
+            self._store_threads.shutdown(wait=False, cancel_futures=True)
+            resolvers.shutdown(wait=False, cancel_futures=True)
+            loop.close()
+
+    async def _main(self) -> None:
+        for endpoint in self._endpoints.values():
+            await endpoint.sink.open()
+        recorder = asyncio.create_task(self._record_for_ever())
+        try:
+            while not self._stopping:
+                self._tick = self._clock.monotonic()
+                self._wakeup.clear()
+                pause_s = await self._turn()
+                if pause_s > 0 and not self._stopping:
+                    await self._wait(self._wakeup, pause_s)
+            await self._wind_down()
+        finally:
+            recorder.cancel()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(recorder, *self._tasks, return_exceptions=True)
+            for endpoint in self._endpoints.values():
+                await endpoint.sink.close()
+
+    async def _turn(self) -> float:
+        """One look at the store; how long to wait for a wake-up before the next (seconds)."""
+        self._claims += 1
+        owner = f"{self._name}:{self._claims}"
+        try:
+            claimed, lease_until, again = await self._in_store(
+                self._fan_out_and_claim, owner, self._room(), self._limits.in_all - len(self._in_flight)
+            )
+            if claimed:
+                self._crash("after_claim")
+            for delivery in claimed:
+                self._spawn(delivery, owner, lease_until)
+            await self._keep_house()
+            pause_s = 0.0 if again else await self._in_store(self._pause_s)
+            self._store_is(up=True)
+        except StoreUnavailable as error:
+            self._store_is(up=False, why=str(error))
+            return self._poll_s
+        except Exception:
+            log.exception("delivery_turn_failed")
+            return self._poll_s
+        return pause_s
+
+    def _room(self) -> dict[str, int]:
+        """How many more each endpoint may have in flight; the full ones are left out."""
+        used = dict.fromkeys(self._endpoints, 0)
+        for endpoint in self._in_flight.values():
+            used[endpoint] += 1
+        return {name: self._limits.per_endpoint - n for name, n in used.items() if n < self._limits.per_endpoint}
+
+    async def _wind_down(self) -> None:
+        """Let requests in flight end and be recorded, for the time `stop` gave."""
+        deadline = asyncio.get_running_loop().time() + self._stop_timeout_s
+        while self._in_flight:
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                log.warning("deliveries_left_to_their_lease", count=len(self._in_flight))
+                return
+            self._wakeup.clear()
+            await self._wait(self._wakeup, left_s)
+        self._clean = True
+
+    # -- stages
+
+    def _fan_out_and_claim(self, owner: str, room: dict[str, int], limit: int) -> tuple[list[Delivery], float, bool]:
+        """What was claimed, until when, and whether more events wait to be fanned out. In a store thread."""
+        now = self._clock.now()
+        taken = self._deliveries.fan_out(self._routes, now, FAN_OUT_EVENTS)
+        claimed = self._deliveries.claim(owner, now, self._lease_s, limit, room=room)
+        return claimed, now + self._lease_s, taken == FAN_OUT_EVENTS
+
+    async def _deliver(self, delivery: Delivery, owner: str, lease_until: float) -> None:
+        """Sign, send, decide, and hand over to be recorded. Whatever goes wrong in here leaves it to its lease."""
+        try:
+            at, began = self._clock.now(), self._clock.monotonic()
+            outcome = await self._send(self._endpoints[delivery.endpoint], delivery, at) if delivery.body else None
+            self._crash("after_post")
+            finish = self._decide(delivery, owner, outcome, at, self._clock.monotonic() - began)
+            self._crash("before_record")
+        except Exception:
+            log.exception("delivery_left_to_its_lease", endpoint=delivery.endpoint, event_id=delivery.event_id)
+            self._forget(delivery)
+            return
+        self._ended.append(_Ended(delivery, outcome, finish, lease_until))
+        self._recordable.set()
+
+    async def _send(self, endpoint: Endpoint, delivery: Delivery, at: float) -> Outcome:
+        """Sign and send. A sink that raises is our fault, but counts as an attempt: it must not go on for ever."""
+        message = Message(
+            delivery.event_id,
+            endpoint.signer.headers(delivery.event_id, at, delivery.body),
+            delivery.body.encode(),
+        )
+        try:
+            return await endpoint.sink.send(message)
+        except Exception as error:
+            log.exception("sink_failed", endpoint=endpoint.name)
+            return Outcome(OutcomeKind.BROKEN, detail=f"maintd failed: {type(error).__name__}")
+
+    def _decide(self, delivery: Delivery, owner: str, outcome: Outcome | None, at: float, duration_s: float) -> Finish:
+        """What follows from an outcome. None stands for an event that was purged before it could be sent."""
+        if outcome is None:
+            gone = Attempt(at, duration_s, None, EVENT_PURGED, "the event was purged before it could be delivered")
+            return Finish(delivery.id, owner, gone, "dead")
+        attempt = Attempt(at, duration_s, outcome.status, outcome.kind.value, outcome.detail)
+        if outcome.delivered:
+            return Finish(delivery.id, owner, attempt, "delivered")
+        next_one = next_attempt(
+            delivery.attempts + 1, outcome, self._clock.now(), delivery.created_at, jitter=self._jitter()
+        )
+        match next_one:
+            case RetryAt(due_at):
+                return Finish(delivery.id, owner, attempt, "pending", due_at)
+            case DeadLetter(reason):
+                attempt = replace(attempt, detail=f"{reason}; {attempt.detail}".rstrip("; "))
+                return Finish(delivery.id, owner, attempt, "dead")
+
+    async def _record_for_ever(self) -> None:
+        """Write down attempts that are over: all that have come together meanwhile, in one transaction."""
+        while True:
+            await self._recordable.wait()
+            self._recordable.clear()
+            while self._ended:
+                batch, self._ended = self._ended, []
+                try:
+                    recorded, disabled = await self._in_store(self._record, batch)
+                except StoreUnavailable as error:
+                    self._store_is(up=False, why=str(error))
+                    self._ended = self._while_leased(batch) + self._ended
+                    await asyncio.sleep(RECORD_AGAIN_S)
+                    continue
+                except Exception:
+                    log.exception("deliveries_not_recorded", count=len(batch))
+                    recorded, disabled = [False] * len(batch), []
+                for ended, kept in zip(batch, recorded, strict=True):
+                    self._tell(ended, kept)
+                    self._forget(ended.delivery)
+                for ended in disabled:
+                    self._tell_disabled(ended)
+
+    def _record(self, batch: Sequence[_Ended]) -> tuple[list[bool], list[_Ended]]:
+        """Which were recorded, and the first of each endpoint that was disabled by it. In a store thread."""
+        recorded = self._deliveries.finish_many([ended.finish for ended in batch])
+        disabled = []
+        for ended in batch:
+            if ended.outcome is not None and ended.outcome.disables:
+                name, reason = ended.delivery.endpoint, f"the endpoint answered {ended.outcome.status}"
+                if self._deliveries.disable(name, reason, ended.finish.attempt.ended_at):
+                    disabled.append(ended)
+        return recorded, disabled
+
+    def _while_leased(self, batch: Sequence[_Ended]) -> list[_Ended]:
+        """Those still worth recording; the others may be somebody else's by now, and are sent again."""
+        now = self._clock.now()
+        for ended in batch:
+            if ended.lease_until <= now:
+                log.warning(
+                    "attempt_never_recorded", endpoint=ended.delivery.endpoint, event_id=ended.delivery.event_id
+                )
+                self._forget(ended.delivery)
+        return [ended for ended in batch if ended.lease_until > now]
+
+    # -- around them
+
+    def _spawn(self, delivery: Delivery, owner: str, lease_until: float) -> None:
+        if delivery.id in self._in_flight:
+            return  # our own claim ran out under a request that still runs; the new lease covers it
+        self._in_flight[delivery.id] = delivery.endpoint
+        task = asyncio.get_running_loop().create_task(self._deliver(delivery, owner, lease_until))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _forget(self, delivery: Delivery) -> None:
+        self._in_flight.pop(delivery.id, None)
+        self._wakeup.set()
+
+    def _tell(self, ended: _Ended, kept: bool) -> None:
+        """Count, and log what an operator must know: not each failure, but an endpoint's turn for worse or better."""
+        name, attempt = ended.delivery.endpoint, ended.finish.attempt
+        if not kept:
+            log.warning("delivery_lease_lost", endpoint=name, event_id=ended.delivery.event_id)
+            return
+        word = {"delivered": "delivered", "pending": "retry", "dead": "dead"}[ended.finish.state]
+        self._meters.attempted(name, word, attempt.duration_s)
+        log.debug("attempted", endpoint=name, event_id=ended.delivery.event_id, outcome=attempt.outcome)
+        if word == "delivered":
+            if name in self._failing:
+                self._failing.remove(name)
+                log.warning("endpoint_recovered", endpoint=name)
+        elif name not in self._failing:
+            self._failing.add(name)
+            log.warning(
+                "endpoint_failing",
+                endpoint=name,
+                outcome=attempt.outcome,
+                status=attempt.status,
+                detail=attempt.detail,
+            )
+        if word == "dead":
+            log.warning(
+                "delivery_given_up",
+                endpoint=name,
+                event_id=ended.delivery.event_id,
+                event_type=ended.delivery.event_type,
+                detail=attempt.detail,
+            )
+
+    def _tell_disabled(self, ended: _Ended) -> None:
+        name, attempt = ended.delivery.endpoint, ended.finish.attempt
+        log.warning("endpoint_disabled", endpoint=name, status=attempt.status)
+        since = ended.delivery.first_failed_at
+        try:
+            self._on_disabled(name, attempt.outcome, attempt.at if since is None else since)
+        except Exception:
+            log.exception("on_disabled_failed", endpoint=name)
+
+    def _pause_s(self) -> float:
+        """How long nothing will be due. In a store thread.
+
+        What is due already and was not claimed belongs to an endpoint that is full, and the end of one of its
+        requests wakes us.
+        """
+        due_at = self._deliveries.next_due_at()
+        left_s = self._poll_s if due_at is None else due_at - self._clock.now()
+        return self._poll_s if left_s <= 0 else min(left_s, self._poll_s)
+
+    async def _keep_house(self) -> None:
+        """The chores: enable after a restart, mend, give up on endpoints that are configured no more, the gauge."""
+        time = asyncio.get_running_loop().time()
+        if time < self._next_housekeeping:
+            return
+        self._next_housekeeping = time + HOUSEKEEPING_S
+        now = self._clock.now()
+        if not self._asked_again:
+            for name in self._endpoints:
+                await self._in_store(self._deliveries.enable, name)
+            self._asked_again = True
+        if time >= self._next_abandon:
+            self._next_abandon = time + ABANDON_EVERY_S
+            await self._in_store(self._deliveries.abandon, tuple(self._endpoints), now - GIVE_UP_AFTER_S, now)
+        if await self._in_store(self._deliveries.mend, now):
+            self._wakeup.set()
+        oldest = await self._in_store(self._deliveries.oldest_pending_at)
+        self._meters.oldest_pending(0.0 if oldest is None else max(now - oldest, 0.0))
+
+    def _store_is(self, *, up: bool, why: str = "") -> None:
+        """Say once when the store goes and once when it is back."""
+        if up == self._store_down:
+            self._store_down = not up
+            if up:
+                log.warning("delivery_store_back")
+            else:
+                log.warning("delivery_store_unavailable", why=why)
+
+    async def _in_store(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._store_threads, function, *arguments)
+
+    @staticmethod
+    async def _wait(event: asyncio.Event, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()

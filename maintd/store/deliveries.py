@@ -1,0 +1,638 @@
+"""Deliveries as rows: made from events, claimed under a lease, finished with an attempt on record.
+
+The rules that make "at least once, in order, nobody delays anybody" true on every database, without trusting row
+locks (a Galera cluster does not share them):
+
+- *Fan-out* marks the events first, in one statement that counts: who marks fewer than it read lost the race and takes
+  nothing. The unique key (event, endpoint) stands behind that.
+- *Line*: deliveries of one endpoint and one subject form a line by event sequence. Only its head has a `due_at`;
+  finishing a head calls the next one up, in the same transaction. A dead endpoint's backlog is therefore invisible to
+  the query for what is due, however long it is. `mend` calls up the heads of lines that have none, which two
+  transactions that overlapped may leave.
+- *Claim*: read what is due, then take each row only if it still is what was read. A claim is a lease: `due_at` of
+  a claimed row is the lease's end, after which it is simply due again.
+- *Finish*: only while the row is still claimed by the one who asks.
+
+It decides nothing about retries, sends nothing, and knows no URL or secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Double,
+    Row,
+    Select,
+    String,
+    Text,
+    and_,
+    column,
+    delete,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+    table,
+    update,
+)
+
+from maintd.store.delivery_tables import deliveries, delivery_attempts, disabled_endpoints
+
+events = table(
+    "events",
+    column("sequence", BigInteger),
+    column("id", String),
+    column("type", String),
+    column("subject", String),
+    column("body", Text),
+    column("fanned_out", Boolean),
+)
+
+State = Literal["pending", "claimed", "delivered", "dead"]
+OPEN: Final = ("pending", "claimed")
+FINISHED: Final = ("delivered", "dead")
+_CHUNK: Final = 500
+"""Most values in one IN list; SQLite's old limit is 999 parameters a statement."""
+
+T = TypeVar("T")
+
+
+class Database(Protocol):
+    """What deliveries need of the store's engine.
+
+    Both run `work` in a transaction of its own and raise StoreUnavailable when the database cannot be used. `write`
+    takes the write lock at once (SQLite: BEGIN IMMEDIATE), commits, and repeats the whole of `work` when the database
+    reports a conflict (deadlock, serialisation failure, a changed record, Galera's refusal at commit).
+    """
+
+    def read(self, work: Callable[[Connection], T]) -> T: ...
+
+    def write(self, work: Callable[[Connection], T]) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event for one endpoint. `body` is the event's JSON text exactly as it is sent, "" once the event is purged.
+
+    `due_at`: when it is to be tried, or when the lease of a claimed one ends; None when it is finished or waits
+    behind an earlier one of its endpoint and subject. `created_at` is when it was made or last redelivered.
+    """
+
+    id: int
+    endpoint: str
+    event_id: str
+    event_type: str
+    subject: str
+    sequence: int
+    body: str
+    attempts: int
+    created_at: float
+    due_at: float | None
+    state: State
+    first_failed_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try. `status` is the HTTP status if one was read; `detail` the answer's first bytes or the error."""
+
+    at: float
+    duration_s: float
+    status: int | None
+    outcome: str
+    detail: str
+
+    @property
+    def ended_at(self) -> float:
+        return self.at + self.duration_s
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a claimed delivery ended this time: 'delivered', 'dead', or 'pending' again at `due_at`."""
+
+    delivery_id: int
+    owner: str
+    attempt: Attempt
+    state: Literal["delivered", "pending", "dead"]
+    due_at: float | None = None
+
+
+class _Candidate(NamedTuple):
+    """A row as it was read, to be claimed only if it still is that."""
+
+    id: int
+    state: str
+    lease_owner: str | None
+
+
+class _LostRace(Exception):
+    """Somebody else took these events meanwhile; the transaction is to be undone."""
+
+
+class Deliveries:
+    """`store.deliveries`. Safe to use from many threads and by many controllers at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # -- making
+
+    def fan_out(self, route: Callable[[str], Sequence[str]], now: float, limit: int = 500) -> int:
+        """Make deliveries of events that have none yet; how many events were taken.
+
+        `route(event_type)` names the endpoints. Events are taken oldest first. For an endpoint that asked to be left
+        alone the delivery is made dead at once: it is listed, and can be redelivered.
+        """
+        waiting = select(events.c.sequence).where(events.c.fanned_out.is_(False)).limit(1)
+        if self._database.read(lambda connection: connection.execute(waiting).first()) is None:
+            return 0
+        try:
+            return self._database.write(lambda connection: _fan_out(connection, route, now, limit))
+        except _LostRace:
+            return 0
+
+    # -- sending
+
+    def claim(
+        self,
+        owner: str,
+        now: float,
+        lease_s: float,
+        limit: int,
+        skip_endpoints: Collection[str] = (),
+        room: Mapping[str, int] | None = None,
+    ) -> list[Delivery]:
+        """Take what is due, for `lease_s`. Committed when this returns.
+
+        At most `limit` in all, at most `room[endpoint]` for an endpoint (none for one that `room` does not name), and
+        fairly: every endpoint in turn gets one before any gets another. At most one of an endpoint and subject is in
+        flight, in event order. Use an `owner` no one ever used before, and two claims of one process cannot be
+        mistaken for each other.
+        """
+
+        def seek(connection: Connection) -> list[_Candidate]:
+            return _due(connection, now, limit, skip_endpoints, room)
+
+        if limit <= 0 or not self._database.read(seek):
+            return []
+        return self._database.write(lambda connection: _claim(connection, seek(connection), owner, now, lease_s))
+
+    def finish(
+        self,
+        delivery_id: int,
+        owner: str,
+        attempt: Attempt,
+        *,
+        state: Literal["delivered", "pending", "dead"],
+        due_at: float | None = None,
+    ) -> bool:
+        """Record an attempt and what follows from it; False, and nothing recorded, when the lease went to another."""
+        return self.finish_many([Finish(delivery_id, owner, attempt, state, due_at)])[0]
+
+    def finish_many(self, finishes: Sequence[Finish]) -> list[bool]:
+        """`finish` for several in one transaction, in the order given."""
+        return self._database.write(lambda connection: [_finish(connection, finish) for finish in finishes])
+
+    def mend(self, now: float) -> int:
+        """Call up the head of every line that has none; how many there were.
+
+        Cheap, and needed rarely: where a fan-out and the end of the delivery before it overlapped on a database with
+        several writers, neither saw the other.
+        """
+        if not self._database.read(_headless):
+            return 0
+
+        def work(connection: Connection) -> int:
+            lines = _headless(connection)
+            for endpoint, subject in lines:
+                _call_up(connection, endpoint, subject, now)
+            return len(lines)
+
+        return self._database.write(work)
+
+    # -- endpoints that asked to be left alone
+
+    def disable(self, endpoint: str, reason: str, now: float) -> bool:
+        """Mark an endpoint as not to be called any more and give up what waits for it; False: it was so before."""
+
+        def work(connection: Connection) -> bool:
+            new = connection.execute(_disabled(endpoint)).first() is None
+            if new:
+                values = {"endpoint": endpoint, "disabled_at": now, "reason": reason}
+                connection.execute(insert(disabled_endpoints).values(values))
+            _give_up(connection, deliveries.c.endpoint == endpoint, "endpoint_disabled", reason, now)
+            return new
+
+        return self._database.write(work)
+
+    def enable(self, endpoint: str) -> bool:
+        """Call an endpoint again; whether it was disabled. What it missed has to be redelivered."""
+        statement = delete(disabled_endpoints).where(disabled_endpoints.c.endpoint == endpoint)
+        return self._database.write(lambda connection: _rows(connection.execute(statement)) > 0)
+
+    def disabled(self) -> dict[str, tuple[float, str]]:
+        """Endpoint -> (since, reason)."""
+        statement = select(disabled_endpoints.c.endpoint, disabled_endpoints.c.disabled_at, disabled_endpoints.c.reason)
+        rows = self._database.read(lambda connection: connection.execute(statement).all())
+        return {row.endpoint: (row.disabled_at, row.reason) for row in rows}
+
+    def abandon(self, endpoints: Collection[str], created_before: float, now: float) -> int:
+        """Give up what waits for endpoints other than these (no longer configured) and is older; how many."""
+        d = deliveries.c
+        strangers = and_(d.endpoint.not_in(tuple(endpoints)), d.created_at < created_before)
+
+        def work(connection: Connection) -> int:
+            return _give_up(connection, strangers, "not_configured", "no webhook of this name is configured", now)
+
+        return self._database.write(work)
+
+    # -- asking
+
+    def list(
+        self,
+        state: str | None = None,
+        endpoint: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+        event_id: str | None = None,
+    ) -> list[Delivery]:
+        """Deliveries by id, from the one after `after`."""
+        statement = _selected().where(deliveries.c.id > after).order_by(deliveries.c.id).limit(limit)
+        for name, value in (("state", state), ("endpoint", endpoint), ("event_id", event_id)):
+            if value is not None:
+                statement = statement.where(deliveries.c[name] == value)
+        return self._database.read(lambda connection: [_delivery(row) for row in connection.execute(statement)])
+
+    def get(self, delivery_id: int) -> Delivery | None:
+        """One delivery, or None."""
+        statement = _selected().where(deliveries.c.id == delivery_id)
+        row = self._database.read(lambda connection: connection.execute(statement).first())
+        return None if row is None else _delivery(row)
+
+    def attempts(self, delivery_id: int) -> Sequence[Attempt]:
+        """Every recorded attempt at a delivery, oldest first."""
+        a = delivery_attempts.c
+        statement = (
+            select(a.at, a.duration_s, a.status, a.outcome, a.detail).where(a.delivery_id == delivery_id).order_by(a.id)
+        )
+        return self._database.read(lambda connection: [Attempt(*row) for row in connection.execute(statement)])
+
+    def redeliver(
+        self,
+        delivery_ids: Iterable[int] | None = None,
+        endpoint: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        *,
+        now: float,
+    ) -> int:
+        """Send finished deliveries (dead or delivered) again under the same event id; how many.
+
+        What is given must all hold; `since` and `until` bound when the delivery was finished (since <= t < until). A
+        delivery whose event is purged is left alone. Attempts count from none again; those on record stay. Naming an
+        endpoint that was disabled enables it.
+        """
+        d = deliveries.c
+        conditions: list[ColumnElement[bool]] = [d.state.in_(FINISHED), events.c.body.is_not(None)]
+        if endpoint is not None:
+            conditions.append(d.endpoint == endpoint)
+        if since is not None:
+            conditions.append(d.finished_at >= since)
+        if until is not None:
+            conditions.append(d.finished_at < until)
+        wanted = None if delivery_ids is None else sorted(set(delivery_ids))
+
+        def work(connection: Connection) -> int:
+            source = deliveries.outerjoin(events, events.c.id == d.event_id)
+            found: list[tuple[int, str, str]] = []
+            statement = select(d.id, d.endpoint, d.subject).select_from(source).where(*conditions).order_by(d.sequence)
+            for chunk in [None] if wanted is None else list(_chunks(wanted)):
+                rows = connection.execute(statement if chunk is None else statement.where(d.id.in_(chunk)))
+                found += [(row.id, row.endpoint, row.subject) for row in rows]
+            if endpoint is not None:
+                connection.execute(delete(disabled_endpoints).where(disabled_endpoints.c.endpoint == endpoint))
+            for ids in _chunks([delivery_id for delivery_id, _, _ in found]):
+                connection.execute(
+                    update(deliveries)
+                    .where(d.id.in_(ids))
+                    .values(
+                        state="pending", due_at=None, attempts=0, created_at=now, first_failed_at=None, finished_at=None
+                    )
+                )
+            for line in {(name, subject) for _, name, subject in found}:
+                if not _has_head(connection, *line):
+                    _call_up(connection, *line, now)
+            return len(found)
+
+        return self._database.write(work)
+
+    def oldest_pending_at(self) -> float | None:
+        """When the oldest delivery that is not finished was made, or None."""
+        statement = select(func.min(deliveries.c.created_at)).where(deliveries.c.state.in_(OPEN))
+        return self._database.read(lambda connection: connection.execute(statement).scalar())
+
+    def next_due_at(self) -> float | None:
+        """When the next delivery is due, leases that end included; None when nothing waits."""
+        statement = select(func.min(deliveries.c.due_at))
+        return self._database.read(lambda connection: connection.execute(statement).scalar())
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """(endpoint, state) -> how many."""
+        d = deliveries.c
+        statement = select(d.endpoint, d.state, func.count()).group_by(d.endpoint, d.state)
+        rows = self._database.read(lambda connection: connection.execute(statement).all())
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    def purge(self, finished_before: float, limit: int = 1000) -> int:
+        """Delete a batch of finished deliveries, with their attempts; how many. Call until it is less than `limit`."""
+        d = deliveries.c
+        statement = (
+            select(d.id).where(d.state.in_(FINISHED), d.finished_at < finished_before).order_by(d.id).limit(limit)
+        )
+
+        def work(connection: Connection) -> int:
+            ids = [row.id for row in connection.execute(statement)]
+            for chunk in _chunks(ids):
+                connection.execute(delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(chunk)))
+                connection.execute(delete(deliveries).where(d.id.in_(chunk)))
+            return len(ids)
+
+        return self._database.write(work)
+
+
+# -- the statements, each in a transaction of the caller's
+
+
+def _fan_out(connection: Connection, route: Callable[[str], Sequence[str]], now: float, limit: int) -> int:
+    e = events.c
+    batch = connection.execute(
+        select(e.sequence, e.id, e.type, e.subject).where(e.fanned_out.is_(False)).order_by(e.sequence).limit(limit)
+    ).all()
+    if not batch:
+        return 0
+    marked = 0
+    for chunk in _chunks([row.sequence for row in batch]):
+        marked += _rows(
+            connection.execute(
+                update(events).where(e.sequence.in_(chunk), e.fanned_out.is_(False)).values(fanned_out=True)
+            )
+        )
+    if marked != len(batch):
+        raise _LostRace  # another controller was first; what it left comes in the next round
+    disabled = set(connection.execute(select(disabled_endpoints.c.endpoint)).scalars())
+    made: list[dict[str, Any]] = []
+    occupied: set[tuple[str, str]] = set()
+    for event in batch:
+        subject = event.subject or ""
+        for endpoint in route(event.type):
+            line = (endpoint, subject)
+            if endpoint not in disabled and line not in occupied:
+                at_head = not _has_open(connection, *line)
+                occupied.add(line)
+            else:
+                at_head = False
+            made.append(
+                {
+                    "endpoint": endpoint,
+                    "event_id": event.id,
+                    "event_type": event.type,
+                    "subject": subject,
+                    "sequence": event.sequence,
+                    "state": "dead" if endpoint in disabled else "pending",
+                    "due_at": now if at_head else None,
+                    "attempts": 0,
+                    "created_at": now,
+                    "finished_at": now if endpoint in disabled else None,
+                }
+            )
+    if made:
+        connection.execute(insert(deliveries), made)
+    for endpoint in disabled:
+        refused = [one["event_id"] for one in made if one["endpoint"] == endpoint]
+        for ids in _chunks(refused):
+            these = and_(deliveries.c.endpoint == endpoint, deliveries.c.event_id.in_(ids))
+            _explain(connection, these, "endpoint_disabled", "the endpoint asked for no more deliveries", now)
+    return len(batch)
+
+
+def _give_up(connection: Connection, which: ColumnElement[bool], outcome: str, detail: str, now: float) -> int:
+    """Make the pending ones dead, with the reason on record in the place of an attempt."""
+    these = and_(deliveries.c.state == "pending", which)
+    _explain(connection, these, outcome, detail, now)
+    return _rows(connection.execute(update(deliveries).where(these).values(state="dead", due_at=None, finished_at=now)))
+
+
+def _explain(connection: Connection, which: ColumnElement[bool], outcome: str, detail: str, now: float) -> None:
+    """Record, for deliveries that die without an attempt, why."""
+    a = delivery_attempts.c
+    connection.execute(
+        insert(delivery_attempts).from_select(
+            [a.delivery_id, a.at, a.duration_s, a.status, a.outcome, a.detail],
+            select(
+                deliveries.c.id,
+                literal(now, Double()),
+                literal(0.0, Double()),
+                null(),
+                literal(outcome, String()),
+                literal(detail, Text()),
+            ).where(which),
+        )
+    )
+
+
+def _due(
+    connection: Connection,
+    now: float,
+    limit: int,
+    skip_endpoints: Collection[str],
+    room: Mapping[str, int] | None,
+) -> list[_Candidate]:
+    """What to claim now, the endpoints taking turns."""
+    d = deliveries.c
+    waiting = connection.execute(select(d.endpoint).where(d.due_at <= now).distinct()).scalars()
+    other = deliveries.alias()
+    in_flight = (
+        select(other.c.id)
+        .where(
+            other.c.endpoint == d.endpoint,
+            other.c.subject == d.subject,
+            other.c.state == "claimed",
+            other.c.due_at > now,
+        )
+        .exists()
+    )
+    queues: list[list[_Candidate]] = []
+    for endpoint in sorted(set(waiting) - set(skip_endpoints)):
+        most = limit if room is None else min(limit, room.get(endpoint, 0))
+        if most <= 0:
+            continue
+        rows = connection.execute(
+            select(d.id, d.subject, d.state, d.lease_owner)
+            .where(d.endpoint == endpoint, d.due_at <= now, ~in_flight)
+            .order_by(d.due_at, d.sequence)
+            .limit(most)
+        ).all()
+        seen: set[str] = set()
+        queue: list[_Candidate] = []
+        for row in rows:
+            if row.subject not in seen:  # two heads in one line: only the first this time
+                seen.add(row.subject)
+                queue.append(_Candidate(row.id, row.state, row.lease_owner))
+        queues.append(queue)
+    turns = (queue[turn] for turn in range(max(map(len, queues), default=0)) for queue in queues if turn < len(queue))
+    return [row for _, row in zip(range(limit), turns, strict=False)]
+
+
+def _claim(
+    connection: Connection, candidates: Sequence[_Candidate], owner: str, now: float, lease_s: float
+) -> list[Delivery]:
+    d = deliveries.c
+    for row in candidates:
+        unchanged: ColumnElement[bool] = and_(d.id == row.id, d.state == row.state, d.due_at <= now)
+        unchanged = and_(
+            unchanged, d.lease_owner.is_(None) if row.lease_owner is None else d.lease_owner == row.lease_owner
+        )
+        connection.execute(
+            update(deliveries).where(unchanged).values(state="claimed", lease_owner=owner, due_at=now + lease_s)
+        )
+    claimed: dict[int, Delivery] = {}
+    for chunk in _chunks([row.id for row in candidates]):
+        mine = _selected().where(d.id.in_(chunk), d.state == "claimed", d.lease_owner == owner)
+        claimed |= {delivery.id: delivery for delivery in map(_delivery, connection.execute(mine))}
+    return [claimed[row.id] for row in candidates if row.id in claimed]
+
+
+def _finish(connection: Connection, finish: Finish) -> bool:
+    d = deliveries.c
+    ended_at = finish.attempt.ended_at
+    mine = and_(d.id == finish.delivery_id, d.state == "claimed", d.lease_owner == finish.owner)
+    values: dict[Any, Any] = {"state": finish.state, "lease_owner": None, "attempts": d.attempts + 1}
+    if finish.state == "pending":
+        values["due_at"] = ended_at if finish.due_at is None else finish.due_at
+    else:
+        values |= {"due_at": None, "finished_at": ended_at}
+    if finish.state != "delivered":
+        values["first_failed_at"] = func.coalesce(d.first_failed_at, finish.attempt.at)
+    if _rows(connection.execute(update(deliveries).where(mine).values(values))) == 0:
+        return False
+    a = finish.attempt
+    connection.execute(
+        insert(delivery_attempts).values(
+            delivery_id=finish.delivery_id,
+            at=a.at,
+            duration_s=a.duration_s,
+            status=a.status,
+            outcome=a.outcome,
+            detail=a.detail,
+        )
+    )
+    if finish.state in FINISHED:
+        line = connection.execute(select(d.endpoint, d.subject).where(d.id == finish.delivery_id)).one()
+        _call_up(connection, line.endpoint, line.subject, ended_at)
+    return True
+
+
+def _call_up(connection: Connection, endpoint: str, subject: str, now: float) -> None:
+    """Make the first of a line due, if it waits."""
+    d = deliveries.c
+    first = connection.execute(
+        select(d.id)
+        .where(d.endpoint == endpoint, d.subject == subject, d.state == "pending")
+        .order_by(d.sequence)
+        .limit(1)
+    ).scalar()
+    if first is not None:
+        connection.execute(
+            update(deliveries).where(d.id == first, d.state == "pending", d.due_at.is_(None)).values(due_at=now)
+        )
+
+
+def _has_open(connection: Connection, endpoint: str, subject: str) -> bool:
+    d = deliveries.c
+    statement = select(d.id).where(d.endpoint == endpoint, d.subject == subject, d.state.in_(OPEN)).limit(1)
+    return connection.execute(statement).first() is not None
+
+
+def _has_head(connection: Connection, endpoint: str, subject: str) -> bool:
+    d = deliveries.c
+    statement = (
+        select(d.id)
+        .where(d.endpoint == endpoint, d.subject == subject, d.state.in_(OPEN), d.due_at.is_not(None))
+        .limit(1)
+    )
+    return connection.execute(statement).first() is not None
+
+
+def _headless(connection: Connection) -> list[tuple[str, str]]:
+    """Lines in which somebody waits and nobody is due or in flight."""
+    d, other = deliveries.c, deliveries.alias()
+    lines = select(d.endpoint, d.subject).where(d.state == "pending", d.due_at.is_(None)).distinct().subquery()
+    known = (
+        select(other.c.id)
+        .where(
+            other.c.endpoint == lines.c.endpoint,
+            other.c.subject == lines.c.subject,
+            other.c.state.in_(OPEN),
+            other.c.due_at.is_not(None),
+        )
+        .exists()
+    )
+    rows = connection.execute(select(lines.c.endpoint, lines.c.subject).where(~known)).all()
+    return [(row.endpoint, row.subject) for row in rows]
+
+
+def _selected() -> Select[Any]:
+    d = deliveries.c
+    return select(
+        d.id,
+        d.endpoint,
+        d.event_id,
+        d.event_type,
+        d.subject,
+        d.sequence,
+        events.c.body,
+        d.attempts,
+        d.created_at,
+        d.due_at,
+        d.state,
+        d.first_failed_at,
+    ).select_from(deliveries.outerjoin(events, events.c.id == d.event_id))
+
+
+def _disabled(endpoint: str) -> Select[Any]:
+    return select(disabled_endpoints.c.endpoint).where(disabled_endpoints.c.endpoint == endpoint)
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    return Delivery(
+        id=row.id,
+        endpoint=row.endpoint,
+        event_id=row.event_id,
+        event_type=row.event_type,
+        subject=row.subject,
+        sequence=row.sequence,
+        body=row.body or "",
+        attempts=row.attempts,
+        created_at=row.created_at,
+        due_at=row.due_at,
+        state=row.state,
+        first_failed_at=row.first_failed_at,
+    )
+
+
+def _rows(result: CursorResult[Any]) -> int:
+    return int(result.rowcount)
+
+
+def _chunks(values: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
