@@ -368,14 +368,14 @@ class _Reader:
         holder = self.conf if group == "DEFAULT" else self.conf[group]
         try:
             value = holder[name]
-        except (cfg.TemplateSubstitutionError, cfg.ConfigFileValueError, ValueError) as wrong:
+        except (cfg.Error, ValueError) as wrong:
             raise self._refuse(group, name, wrong) from None
         if isinstance(value, float) and not math.isfinite(value):
             raise self._wrong(group, name, f"{value} is not a number of seconds")
         return value
 
     def _refuse(self, group: str, name: str, wrong: Exception) -> OperatorError:
-        if isinstance(wrong, cfg.TemplateSubstitutionError) or "substitut" in str(wrong):
+        if isinstance(wrong, (cfg.TemplateSubstitutionError, cfg.NoSuchOptError, cfg.NoSuchGroupError)):
             return self._wrong(group, name, "'$' begins the name of another option; write '$$' for the sign itself")
         opts = GROUPS[group][1] if group in GROUPS else NAMED_GROUPS[group.partition(":")[0]]
         opt = next(opt for opt in opts if opt.dest == name)
@@ -511,7 +511,8 @@ class _Reader:
         try:
             loading.get_plugin_loader(auth_type).load_from_options(**auth)
         except Exception as wrong:
-            reason = str(wrong) if type(wrong).__name__ == "MissingRequiredOptions" else type(wrong).__name__
+            known = type(wrong).__module__.startswith("keystoneauth1")
+            reason = str(wrong) if known else type(wrong).__name__
             raise self._wrong("cloud", "auth_type", f"{auth_type} cannot be set up: {reason.rstrip('.')}") from None
 
     def _database(self) -> DatabaseConfig:

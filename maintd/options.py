@@ -27,8 +27,8 @@ _DEFAULT_OPTS: tuple[cfg.Opt, ...] = (
         default="main",
         regex=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         help="Name of this installation, the last part of every event's source (/maintd/NAME) and the name of the "
-        "fleet lease. Controllers that share a database and a region share it. Letters, digits, '.', '_' and '-', "
-        "at most 63. Unit: none.",
+        "fleet lease. Controllers that share a database and a region share it. Unit: a name of at most 63 letters, "
+        "digits, '.', '_' and '-'.",
     ),
     cfg.StrOpt(
         "log_level",
