@@ -175,10 +175,17 @@ class StallConfig:
 
     not_started_after_s: float = 300.0
     queue_blocked_after_s: float = 300.0
-    prepare_slow_after_s: float = 600.0
     frozen_after_s: float = 90.0
-    post_slow_after_s: float = 300.0
-    slow_after_s: float = 900.0
+    slow_step_after_s: float = 1800.0
+
+    def by_reason(self) -> dict[str, float]:
+        """The same by the reason that a verdict carries."""
+        return {
+            "not_started": self.not_started_after_s,
+            "queue_blocked": self.queue_blocked_after_s,
+            "frozen": self.frozen_after_s,
+            "slow_step": self.slow_step_after_s,
+        }
 
 
 @dataclass(frozen=True, slots=True)

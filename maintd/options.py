@@ -248,7 +248,6 @@ _RESIDUE_OPTS: tuple[cfg.Opt, ...] = (
 _STALL_OPTS: tuple[cfg.Opt, ...] = (
     _seconds("not_started_after_s", 300.0, 1.0, 7 * DAY, "not_started: accepted, but nothing happens."),
     _seconds("queue_blocked_after_s", 300.0, 1.0, 7 * DAY, "queue_blocked: queued on a source where nothing moves."),
-    _seconds("prepare_slow_after_s", 600.0, 1.0, 7 * DAY, "prepare_slow: preparing without any sign of life."),
     _seconds(
         "frozen_after_s",
         90.0,
@@ -257,8 +256,14 @@ _STALL_OPTS: tuple[cfg.Opt, ...] = (
         "frozen: running, and neither a counter nor the row has changed. Keep it at 12 of Nova's progress writes "
         "(5 s each) at least.",
     ),
-    _seconds("post_slow_after_s", 300.0, 1.0, 7 * DAY, "post_slow: the guest has moved, the clean-up does not end."),
-    _seconds("slow_after_s", 900.0, 1.0, 7 * DAY, "slow: any other phase without any sign of life."),
+    _seconds(
+        "slow_step_after_s",
+        1800.0,
+        1.0,
+        7 * DAY,
+        "slow_step: any other step (preparing, cleaning up, a cold migration's copy, an evacuation's rebuild) without "
+        "any sign of life.",
+    ),
 )
 
 _API_OPTS: tuple[cfg.Opt, ...] = (
