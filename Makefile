@@ -1,0 +1,86 @@
+# maintd. On a bare Debian 12 with Python 3.11:   make demo     make test
+# Everything is installed into .venv; nothing outside the checkout changes but what bindep.txt names (by apt, as root).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint acceptance bench config clean
+
+help:
+	@echo 'make demo         install into $(VENV) and show the story: a host is drained, one migration stalls, the proof comes'
+	@echo 'make test         install, bring RabbitMQ, run the tests (PYTEST_ARGS="-k name" to choose)'
+	@echo 'make lint         ruff, mypy --strict, the import contract, systemd-analyze, promtool'
+	@echo 'make acceptance   the story against a real Nova: OS_CLOUD=NAME MAINTD_TRANSPORT_URL=rabbit://... [ROUNDS=10]'
+	@echo 'make bench        what it costs, as ratios in one run'
+	@echo 'make config       write etc/maintd/maintd.conf anew from the options in the code'
+	@echo 'make clean        remove $(VENV) and what was built'
+
+demo: $(STAMP)-run
+	@$(BIN)/maintd demo
+
+test: $(STAMP)-test $(STAMP)-rabbitmq
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)-lint $(VENV)/promtool $(STAMP)-systemd
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+	$(BIN)/python tools/check_unit.py systemd/maintd.service
+	$(VENV)/promtool check rules etc/maintd/maintd.prometheus-rules.yaml
+	$(VENV)/promtool test rules tests/rules/*.yaml
+
+acceptance: $(STAMP)-test
+	@$(BIN)/python -m tests.acceptance $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench: $(STAMP)-test $(STAMP)-rabbitmq
+	@$(BIN)/python -m tests.bench
+
+config: $(STAMP)-run
+	@$(BIN)/oslo-config-generator --config-file etc/maintd/maintd-config-generator.conf
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find maintd tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- what stands behind; every step leaves a stamp, so that a second run is quick ------------------------------------
+
+$(STAMP)-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo 'maintd: $(PYTHON) is older than Python 3.11; run: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(PYTHON) tools/bindep.py base python3-venv
+	@echo 'maintd: making $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(STAMP)-run: $(STAMP)-venv setup.cfg pyproject.toml
+	@echo 'maintd: installing maintd and its libraries into $(VENV) (a minute or two, once)'
+	@$(PIP) install -q -e .
+	@touch $@
+
+$(STAMP)-test: $(STAMP)-venv setup.cfg pyproject.toml
+	@echo 'maintd: installing maintd and what its tests need into $(VENV) (a minute or two, once)'
+	@$(PIP) install -q -e '.[test,mysql,postgresql]'
+	@touch $@ $(STAMP)-run
+
+$(STAMP)-lint: $(STAMP)-test
+	@echo 'maintd: installing the linters into $(VENV)'
+	@$(PIP) install -q -e '.[test,lint,docs]'
+	@touch $@
+
+$(STAMP)-rabbitmq: $(STAMP)-venv bindep.txt
+	@$(PYTHON) tools/bindep.py test rabbitmq-server
+	@touch $@
+
+$(STAMP)-systemd: $(STAMP)-venv bindep.txt
+	@$(PYTHON) tools/bindep.py lint systemd
+	@touch $@
+
+# promtool alone, out of Debian's package and without installing it: no service, no root.
+$(VENV)/promtool: $(STAMP)-venv
+	@tools/promtool.sh $@
