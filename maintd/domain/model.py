@@ -117,6 +117,7 @@ class Host:
     down_since: float | None = None
     cell_unknown: bool = False
     seen_at: float = 0.0
+    versioned_at: float = 0.0
     closed_at: float | None = None
     found: bool = False
     quiet: bool = False
@@ -315,6 +316,17 @@ class Verification:
     @property
     def key(self) -> str:
         return self.host
+
+
+@dataclass(frozen=True, slots=True)
+class HostSlice:
+    """All that we hold about one host, for judging it alone."""
+
+    host: Host
+    servers: tuple[Server, ...] = ()
+    migrations: tuple[Migration, ...] = ()
+    residue: tuple[Residue, ...] = ()
+    drain: Drain | None = None
 
 
 Entity = Host | Server | Migration | Drain | Residue | Bus | Knowledge
