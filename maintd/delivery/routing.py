@@ -1,9 +1,9 @@
 """Which endpoints want an event: globs over the event type, nothing else.
 
 A pattern is matched against the whole type as it stands on the wire, version included: `maintd.host.emptied.v1`
-names one type, `maintd.host.*` every type about hosts, `*` everything an operator may see. `*` is the only special
-character and matches any run of characters, dots too. The prefix is never added for anyone: `host.emptied` matches
-nothing, and `mistaken` says so when the configuration is read.
+names one type, `maintd.host.*` every type about hosts, `*` everything an operator may see. Globs are the shell's (`*`,
+`?`, `[...]`), and `*` matches dots too. The prefix is never added for anyone: `host.emptied` matches nothing, which
+`mistaken` finds out before somebody waits for an event that cannot come.
 
 Events made for tenants (`maintd.server.*`) are different data under a different policy. Only a pattern that spells
 out `maintd.server.` reaches them; neither `*` nor `maintd.*` does. Pure: no I/O, no clock, no configuration.
@@ -11,8 +11,8 @@ out `maintd.server.` reaches them; neither `*` nor `maintd.*` does. Pure: no I/O
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Final
 
 TENANT_PREFIX: Final = "maintd.server."
@@ -21,16 +21,12 @@ TENANT_PREFIX: Final = "maintd.server."
 EVERYTHING: Final = "*"
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
-
-
 def matches(pattern: str, event_type: str) -> bool:
     """Whether a pattern includes an event type. Case matters; space around the pattern does not."""
     pattern = pattern.strip()
     if event_type.startswith(TENANT_PREFIX) and not pattern.startswith(TENANT_PREFIX):
         return False
-    return _compile(pattern).fullmatch(event_type) is not None
+    return fnmatchcase(event_type, pattern)
 
 
 def mistaken(patterns: Iterable[str], known_types: Iterable[str]) -> tuple[str, ...]:

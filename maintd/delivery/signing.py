@@ -43,16 +43,19 @@ class Signer:
     """Signs for one endpoint. Its repr shows no secret."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        """`secrets` holds at least one, the newest first. Raises OperatorError for a malformed one."""
-        if not secrets:
-            raise OperatorError("A webhook needs a secret: events are never sent unsigned.")
+        """`secrets`, the newest first; with none nothing is signed. Raises OperatorError for a malformed one."""
         for secret in secrets:
             check_secret(secret)
         self._webhooks = tuple(Webhook(secret) for secret in secrets)
 
     def headers(self, event_id: str, at: float, body: str) -> dict[str, str]:
-        """The three headers for an attempt made `at` (epoch seconds); `body` is the text whose UTF-8 is sent."""
+        """The headers for an attempt made `at` (epoch seconds); `body` is the text whose UTF-8 is sent.
+
+        Without a secret the signature is absent; id and time are there all the same.
+        """
         seconds = floor(at)
         moment = datetime.fromtimestamp(seconds, UTC)  # the library drops any other zone without converting
-        signatures = " ".join(webhook.sign(event_id, moment, body) for webhook in self._webhooks)
-        return {"webhook-id": event_id, "webhook-timestamp": str(seconds), "webhook-signature": signatures}
+        headers = {"webhook-id": event_id, "webhook-timestamp": str(seconds)}
+        if self._webhooks:
+            headers["webhook-signature"] = " ".join(hook.sign(event_id, moment, body) for hook in self._webhooks)
+        return headers
