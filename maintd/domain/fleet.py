@@ -211,6 +211,10 @@ class Fleet:
         heapq.heappop(self._timers)
         return first[0], (first[1], first[2])
 
+    def set_timer(self, at: float, subject: tuple[str, str]) -> None:
+        """Set a timer again that was taken off, because what followed from it could not be kept."""
+        heapq.heappush(self._timers, (at, *subject))
+
     def next_verify_at(self) -> float | None:
         """When the next verification pass is wanted; None where none is."""
         while self._verify:

@@ -385,10 +385,11 @@ def _fold_step(d: Draft, o: ServerSeen) -> None:
     aborted = migration.aborted or transition.aborts
     verdict, verdict_at = migration.verdict, migration.verdict_at
     said = verdict_of(transition, o.step, migration.phase, aborted)
-    if said is not None and verdict is None:
-        verdict = said
+    if said is not None and (verdict is None or not transition.soft):
+        # A step's word outweighs what was inferred from an update, and is not put off by it.
         wait_s = d.policy.api_word_s if (d.policy.has_cloud or transition.soft) else 0.0
-        verdict_at = d.now + wait_s
+        verdict = said
+        verdict_at = d.now + wait_s if verdict_at is None else min(verdict_at, d.now + wait_s)
     elif transition.phase is not None and said is None and verdict is not None and phase != migration.phase:
         verdict, verdict_at = None, None  # it went on after all (a reschedule)
     new = replace(
@@ -504,7 +505,13 @@ def _infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
         )
         _put_migration(d, begun, None)
         return
-    if open_ is None or open_.kind is not Kind.LIVE or open_.verdict is not None:
+    if open_ is None or open_.verdict is not None:
+        return
+    if open_.kind is not Kind.LIVE:
+        if o.vm_state == "error" and o.task_state is None and o.emitted_at >= open_.emitted_at:
+            fault = o.fault or open_.fault
+            failed = replace(open_, verdict=Phase.FAILED, verdict_at=d.now + d.policy.api_word_s, fault=fault)
+            _put_migration(d, failed, open_)
         return
     if o.percent is not None and o.task_state == "migrating":
         if open_.percent != o.percent:

@@ -1,0 +1,60 @@
+"""A recording, reduced again on a virtual clock: the same input gives the same events, byte for byte.
+
+Time is the recording's. Before each line, timers due at or before its moment fire, at their own moment; after the last
+line nothing fires. Ids are counted. What a line means is decided by the very normalisers and the very reducer that the
+daemon uses; there is no second way. Notifications already seen (by message id) count once, as they do live.
+
+It keeps nothing, asks nobody, and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count
+
+from maintd.clock import ManualClock
+from maintd.domain.events import CloudEvent
+from maintd.domain.fleet import Fleet
+from maintd.domain.model import Knowledge, Policy
+from maintd.domain.observations import BusSeen
+from maintd.ingest.admit import Admission
+from maintd.nova.answers import Answer, PassTracker, normalise_answer
+from maintd.nova.notifications import Notification
+
+REMEMBERED_IDS = 100_000
+"""How many message ids are remembered against repetition."""
+
+
+def replay(
+    lines: Iterable[tuple[float, object]], policy: Policy, installation: str, *, keep: Fleet | None = None
+) -> Iterator[CloudEvent]:
+    """The events that a recording leads to. `lines` are (moment, Notification | Answer | BusSeen), in time order.
+
+    Anything else in a line is passed over. `keep`: a fleet to use in place of a new one, to look at afterwards.
+    """
+    numbers = count(1)
+    clock = ManualClock()
+    fleet = keep if keep is not None else Fleet(policy)
+    admission = Admission(fleet, clock=clock, ids=lambda: f"{next(numbers):012d}", installation=installation)
+    passes = PassTracker()
+    handled: dict[str, None] = {}
+    began = False
+    for at, item in lines:
+        if not began:
+            began = True
+            fleet.put(Knowledge(memory_since=at))
+        while (due := fleet.next_due()) is not None and due <= at:
+            clock.move_to(due)
+            yield from admission.tick(due, at_due_time=True)
+        clock.move_to(at)
+        if isinstance(item, Notification):
+            if item.message_id in handled:
+                continue
+            handled[item.message_id] = None
+            if len(handled) > REMEMBERED_IDS:
+                del handled[next(iter(handled))]
+            yield from admission.admit_notifications((item,))
+        elif isinstance(item, Answer):
+            yield from admission.admit((*passes.before(item), *normalise_answer(item)))
+        elif isinstance(item, BusSeen):
+            yield from admission.admit((item,))
