@@ -145,7 +145,7 @@ def _failure(answer: Answer) -> str | None:
 
 
 def _message(body: Any) -> str | None:
-    """What a fault's body says: `{"itemNotFound": {"message": …}}` of Nova, `{"errors": [{"detail": …}]}` of Placement."""
+    """What a fault says: Nova has `{"itemNotFound": {"message": …}}`, Placement `{"errors": [{"detail": …}]}`."""
     if not isinstance(body, dict):
         return None
     for value in body.values():
@@ -267,7 +267,7 @@ def _servers_whole(host: str | None) -> Callable[[Answer, float, Iterable[Any]],
 
 
 def _servers(answer: Answer, question: _Question) -> _Reading:
-    """servers/detail. Complete is only a list of all projects that shows soft-deleted servers too (`soft_deleted=1`)."""
+    """servers/detail. Complete is only a list of all projects that shows soft-deleted servers (`soft_deleted=1`)."""
     rows = _rows(answer.body, "servers")
     wanted = question.query.get("host")
     seen: list[ServerSeen] = []
@@ -621,7 +621,7 @@ class _OpenList:
 
 
 class Pages:
-    """Puts the pages of lists together: `observations` is `normalise_answer`, and what the list says once it is complete.
+    """Puts the pages of lists together: `observations` is `normalise_answer`, and what a list says once it is complete.
 
     Feed it every answer in the order of their completion. Lists may interleave where they differ in question, purpose,
     host or pass. A page that does not follow on the one before it, or has an error, ends its list without a conclusion,
