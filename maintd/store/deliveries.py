@@ -13,6 +13,7 @@ locks (a Galera cluster does not share them):
   a claimed row is the lease's end, after which it is simply due again.
 - *Finish*: only while the row is still claimed by the one who asks.
 
+None of these transactions asks to be durable against a power cut: what one forgets is sent again, under the same id.
 It decides nothing about retries, sends nothing, and knows no URL or secret.
 """
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -46,6 +47,7 @@ from sqlalchemy import (
 )
 
 from maintd.store.delivery_tables import deliveries, delivery_attempts, disabled_endpoints
+from maintd.store.engine import Database
 
 events = table(
     "events",
@@ -64,19 +66,6 @@ _CHUNK: Final = 500
 """Most values in one IN list; SQLite's old limit is 999 parameters a statement."""
 
 T = TypeVar("T")
-
-
-class Database(Protocol):
-    """What deliveries need of the store's engine.
-
-    Both run `work` in a transaction of its own and raise StoreUnavailable when the database cannot be used. `write`
-    takes the write lock at once (SQLite: BEGIN IMMEDIATE), commits, and repeats the whole of `work` when the database
-    reports a conflict (deadlock, serialisation failure, a changed record, Galera's refusal at commit).
-    """
-
-    def read(self, work: Callable[[Connection], T]) -> T: ...
-
-    def write(self, work: Callable[[Connection], T]) -> T: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,17 +20,16 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
-    event,
     insert,
     text,
 )
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from maintd.errors import StoreUnavailable
+from maintd.store import delivery_tables as _tables  # noqa: F401  (makes its tables known)
+from maintd.store import engine
 from maintd.store.deliveries import Deliveries
 from maintd.store.tables import metadata
-import maintd.store.delivery_tables  # noqa: F401, I001  (makes its tables known)
 
 if "events" not in metadata.tables:
     Table(
@@ -52,74 +51,51 @@ KINDS = ["sqlite"] + [
 ]
 
 
-class Database:
-    """Transactions as the store makes them; counts them, and can be told to fail."""
+class Database(engine.Database):
+    """The store's own, with the tables made, that can be told to fail."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self.sqlite = url.startswith("sqlite")
-        self.writes = 0
+        super().__init__(url)
         self.down = False
-        self.engine = create_engine(url, connect_args={"timeout": 20, "check_same_thread": False} if self.sqlite else {})
-        if self.sqlite:
-
-            @event.listens_for(self.engine, "connect")
-            def connect(connection, record):  # type: ignore[no-untyped-def]
-                connection.isolation_level = None
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute("PRAGMA foreign_keys=ON")
-
-            @event.listens_for(self.engine, "begin")
-            def begin(connection):  # type: ignore[no-untyped-def]
-                connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
-
         with self.engine.begin() as connection:
             metadata.create_all(connection)
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        return self._run(work, "BEGIN")
-
-    def write(self, work: Callable[[Connection], T]) -> T:
-        self.writes += 1
-        return self._run(work, "BEGIN IMMEDIATE")
-
-    def _run(self, work: Callable[[Connection], T], begin: str) -> T:
         if self.down:
             raise StoreUnavailable("the test took the database away")
-        while True:
-            try:
-                with self.engine.connect().execution_options(begin=begin) as connection, connection.begin():
-                    return work(connection)
-            except DBAPIError as error:
-                code = getattr(error.orig, "sqlstate", None) or (error.orig.args[:1] or (None,))[0]
-                if code not in (1213, 1020, 1205, "40001", "40P01"):
-                    raise
+        return super().read(work)
+
+    def write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
+        if self.down:
+            raise StoreUnavailable("the test took the database away")
+        return super().write(work, durable=durable)
 
     @property
     def deliveries(self) -> Deliveries:
         return Deliveries(self)
 
+    @property
+    def deliveries_table(self) -> Table:
+        return metadata.tables["deliveries"]
+
+    @property
+    def events_table(self) -> Table:
+        return metadata.tables["events"]
+
     def emit(self, sequence: int, event_type: str = "maintd.host.emptied.v1", subject: str = "cmp-1") -> str:
         """Append an event; its id."""
         event_id = f"event-{sequence}"
-        body = f'{{"id": "{event_id}", "type": "{event_type}", "subject": "{subject}", "data": {{"name": "é"}}}}'
-        with self.engine.begin() as connection:
-            connection.execute(
-                insert(metadata.tables["events"]).values(
-                    sequence=sequence,
-                    id=event_id,
-                    type=event_type,
-                    subject=subject,
-                    time=0.0,
-                    body=body,
-                    fanned_out=False,
-                )
-            )
+        values = {
+            "sequence": sequence,
+            "id": event_id,
+            "type": event_type,
+            "subject": subject,
+            "time": 0.0,
+            "body": f'{{"id": "{event_id}", "type": "{event_type}", "subject": "{subject}", "data": {{"name": "é"}}}}',
+            "fanned_out": False,
+        }
+        super().write(lambda connection: connection.execute(insert(self.events_table).values(values)))
         return event_id
-
-    def close(self) -> None:
-        self.engine.dispose()
 
 
 @contextlib.contextmanager
