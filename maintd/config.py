@@ -322,6 +322,9 @@ class _Reader:
             known = self._known(group)
             if known is None or name in known:
                 continue
+            if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+                # No '=' but a ':' somewhere: not a name, and perhaps a secret.
+                raise OperatorError(f"{path}, [{group}]: a line in this group is not 'name = value'.")
             where = f"{path}, [{group}] {name}: maintd has no such option"
             elsewhere = [other for other, (_, opts) in GROUPS.items() if name in {opt.dest for opt in opts}]
             if elsewhere:

@@ -56,7 +56,7 @@ class Metrics:
         )
         self.notification_lag_seconds = Histogram(
             "maintd_notification_lag_seconds",
-            "From Nova's timestamp of a notification to the commit of what it changed; the clocks' difference included.",
+            "From Nova's timestamp of a notification to the commit of what it changed; clocks' difference included.",
             buckets=_LAG_S,
             registry=registry,
         )
