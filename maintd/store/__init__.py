@@ -1,0 +1,139 @@
+"""The store: the only package that speaks SQL.
+
+    store = open_store("sqlite:////var/lib/maintd/maintd.sqlite", clock)
+
+One `Store` serves all threads of a process. The fleet has one writer, whoever holds the fleet lease: what it has to
+write, it writes with `commit`, all in one transaction. Everybody reads, and every controller works on deliveries. The
+parts are modules of their own (`leases`, `events`, `deliveries`, `reading`, `quarantine`, `purge`); this one only puts
+them together and looks after the schema.
+
+Every method raises StoreUnavailable for a database that cannot be used now, and works again when the database does.
+It holds no rule about hosts or migrations, and no text it makes shows the user or password of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from maintd.clock import Clock
+from maintd.domain.model import Entity
+from maintd.domain.quarantine import Quarantined
+from maintd.errors import OperatorError
+from maintd.store import schema
+from maintd.store.deliveries import Attempt, Deliveries, Delivery
+from maintd.store.engine import Database
+from maintd.store.events import EventRow, Events
+from maintd.store.fleet import Commit, FleetStore
+from maintd.store.leases import Fence, Leases
+from maintd.store.purge import Purge
+from maintd.store.quarantine import Quarantine
+from maintd.store.reading import Reading
+
+__all__ = [
+    "Attempt",
+    "Commit",
+    "Delivery",
+    "EventRow",
+    "Fence",
+    "Quarantined",
+    "Store",
+    "open_store",
+]
+
+
+class Store:
+    """One database with maintd's tables. Made by `open_store`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._fleet = FleetStore(database)
+        self.leases = Leases(database)
+        self.events = Events(database)
+        self.deliveries = Deliveries(database)
+        self.reading = Reading(database, clock)
+        self.quarantine = Quarantine(database)
+        self.purge = Purge(database, self.deliveries)
+
+    @property
+    def label(self) -> str:
+        """The database's name for people, without secrets."""
+        return self._database.label
+
+    @property
+    def embedded(self) -> bool:
+        """SQLite: a file of this machine, for one daemon."""
+        return self._database.path is not None
+
+    # -- the fleet
+
+    def commit(self, commit: Commit) -> None:
+        """Write a change of the fleet in one transaction; see `FleetStore.commit` for what it raises."""
+        self._fleet.commit(commit)
+
+    def seen(self, message_ids: Iterable[str]) -> set[str]:
+        """Those of these notifications' ids that were committed before."""
+        return self._fleet.seen(message_ids)
+
+    def last_sequence(self) -> int:
+        """The sequence of the last event, 0 before the first."""
+        return self.events.last_sequence()
+
+    def load_fleet(self) -> Iterator[Entity]:
+        """All that belongs into memory, streamed: see `FleetStore.load`."""
+        return self._fleet.load(self._clock.now())
+
+    # -- the database
+
+    def claim_file(self) -> None:
+        """SQLite: take the file for this daemon until `close`, or OperatorError. Reading commands do not."""
+        self._database.claim_file()
+
+    def version(self) -> tuple[str | None, str]:
+        """(the tables' revision, None when there are none; the revision this maintd needs)."""
+        return self._database.read(lambda connection: schema.versions(connection, self.label))
+
+    def upgrade(self) -> None:
+        """Make the tables, or bring them up to date; OperatorError when a newer maintd has been here."""
+        if self.version()[0] == self.version()[1]:
+            return
+        self._database.write(lambda connection: schema.upgrade(connection, self.label), durable=True)
+
+    def require_current(self) -> None:
+        """OperatorError, with what to do, unless the tables are as this maintd needs them."""
+        current, head = self.version()
+        if current != head:
+            found = (
+                "has no tables yet" if current is None else f"is at revision {current}, and this maintd needs {head}"
+            )
+            text = f"{self.label[0].upper()}{self.label[1:]} {found}: run `maintd db upgrade`."
+            raise OperatorError(text)
+
+    def ping(self) -> None:
+        """StoreUnavailable unless the database answers."""
+        self._database.ping()
+
+    def close(self) -> None:
+        """Close all connections; give up the claim on the file."""
+        self._database.close()
+
+
+def open_store(connection: str, clock: Clock, *, tables: Literal["any", "current", "upgrade"] = "any") -> Store:
+    """A store on `connection`, a SQLAlchemy URL (sqlite, MariaDB by PyMySQL, PostgreSQL by psycopg).
+
+    `tables`: "any" looks at nothing (then call `upgrade`, or `version`); "current" refuses tables of another version;
+    "upgrade" is for the daemon: SQLite's are brought up to date, a server's must be current already, since another
+    controller may still run the version before. Raises OperatorError for what the operator has to mend, and
+    StoreUnavailable when tables were to be looked at and the database does not answer.
+    """
+    store = Store(Database(connection), clock)
+    try:
+        if tables == "upgrade" and store.embedded:
+            store.upgrade()
+        elif tables != "any":
+            store.require_current()
+    except BaseException:
+        store.close()
+        raise
+    return store

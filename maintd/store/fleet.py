@@ -1,0 +1,353 @@
+"""The fleet on disk: one transaction writes a change of it, one stream reads it back.
+
+`commit` is the hot path, run once per batch of notifications. It knows each entity as a *shelf*: a table, the tuple an
+entity becomes, and the entity a row becomes; its statements are texts made once, run by the driver for many rows at a
+time. Columns bear the names of the fields, so a tuple of the fields is nearly a row.
+
+It does not merge, compare or judge: what it is given is what is true. What must stand in the log and what must be
+forgotten is said by the reducer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from operator import attrgetter
+from sys import intern
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table
+
+from maintd.domain.events import CloudEvent
+from maintd.domain.model import (
+    Blocker,
+    Bus,
+    Drain,
+    Entity,
+    Finding,
+    Host,
+    Kind,
+    Knowledge,
+    Migration,
+    Note,
+    Phase,
+    Progress,
+    ProofRead,
+    Residue,
+    Server,
+)
+from maintd.domain.quarantine import Quarantined
+from maintd.errors import LeaseLost, OurFault
+from maintd.store import quarantine, tables
+from maintd.store.engine import Database, NotUnique, OutcomeUnknown, Unstorable
+from maintd.store.events import Appending
+from maintd.store.leases import Fence, FenceCheck
+
+REMEMBER_ENDED_S: Final = 3600.0
+"""How long after its end a migration still belongs to the fleet in memory."""
+
+_MANY: Final = 500
+"""Most values in one list of a statement; old SQLite allows 999."""
+
+Row = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one batch changed. `saved` are whole values, new or not; `removed` is forgotten.
+
+    Removals come first: what is in both is kept. `events` carry their sequences, `message_ids` none seen before.
+    """
+
+    fence: Fence
+    saved: Sequence[Entity] = ()
+    removed: Sequence[Entity] = ()
+    events: Sequence[CloudEvent] = ()
+    message_ids: Sequence[str] = ()
+    quarantined: Sequence[Quarantined] = ()
+    at: float = 0.0
+
+
+class Shelf:
+    """Where one kind of entity is kept, and how it goes in and comes out.
+
+    `store` and `restore` are for the fields that are not plain numbers and texts (None never comes to them). `extra`
+    are columns that are no fields, with what to put there.
+    """
+
+    __slots__ = ("_extra", "_get", "_restore", "_store", "columns", "key", "kind", "table")
+
+    def __init__(
+        self,
+        kind: type[Any],
+        table: Table,
+        *,
+        store: Mapping[str, Callable[[Any], Any]] | None = None,
+        restore: Mapping[str, Callable[[Any], Any]] | None = None,
+        extra: Mapping[str, Callable[[Any], Any]] | None = None,
+    ) -> None:
+        names = [field.name for field in fields(kind)]
+        self.kind = kind
+        self.table = table
+        self.columns = (*names, *(extra or ()))
+        self.key = tuple(column.name for column in table.primary_key.columns)
+        self._get = attrgetter(*names)
+        self._store = [(names.index(name), change) for name, change in (store or {}).items()]
+        self._restore = [(names.index(name), change) for name, change in (restore or {}).items()]
+        self._extra = list((extra or {}).values())
+
+    def row(self, entity: Entity) -> Row:
+        """The values of `columns`."""
+        got: Row = self._get(entity)
+        if not self._store and not self._extra:
+            return got
+        row = list(got)
+        for place, change in self._store:
+            if row[place] is not None:
+                row[place] = change(row[place])
+        row += [make(entity) for make in self._extra]
+        return tuple(row)
+
+    def entity(self, row: Row) -> Any:
+        """The entity of a row of `columns`."""
+        values = list(row)
+        for place, change in self._restore:
+            if values[place] is not None:
+                values[place] = change(values[place])
+        return self.kind(*values[: len(values) - len(self._extra)])
+
+
+class FleetStore:
+    """`store.commit`, `.seen` and `.load_fleet`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._fence = FenceCheck(database)
+        self._events = Appending(database)
+        self._upserts = {kind: _upsert(database, shelf) for kind, shelf in SHELVES.items()}
+        self._deletes = {kind: _delete(database, shelf) for kind, shelf in SHELVES.items()}
+        self._remember = f"INSERT INTO message_ids (digest, seen_at) VALUES ({database.mark}, {database.mark})"  # noqa: S608
+        self._doubted: set[Fence] = set()
+
+    def commit(self, commit: Commit) -> None:
+        """Write it all, or nothing.
+
+        Raises LeaseLost (the fence is not the lease's; also after a commit whose outcome the database could not tell:
+        then memory and database may differ, and loading anew is the cure), StoreUnavailable (nothing was written),
+        OurFault (a message id or sequence is there already, a key is too long).
+        """
+        if commit.fence in self._doubted:
+            raise LeaseLost("Whether the last transaction was committed is not known; the fleet has to be loaded anew.")
+        durable = bool(commit.events) or any(type(one) not in (Server, Migration) for one in commit.saved)
+        try:
+            try:
+                self._database.write(lambda connection: self._write(connection, commit, _same), durable=durable)
+            except Unstorable:  # some text is too long or not Unicode: once more, with every text made to fit
+                self._database.write(lambda connection: self._write(connection, commit, _fitted), durable=durable)
+        except OutcomeUnknown:
+            self._doubted.add(commit.fence)
+            raise
+        except NotUnique as error:
+            raise OurFault(
+                f"A message or event that is stored already was to be stored again, and nothing was: {error}"
+            ) from error
+
+    def seen(self, message_ids: Iterable[str]) -> set[str]:
+        """Those of these ids that a commit has stored."""
+        by_digest = {_digest(message_id): message_id for message_id in message_ids}
+        if not by_digest:
+            return set()
+        digests = list(by_digest)
+
+        def work(connection: Connection) -> set[str]:
+            found: set[str] = set()
+            for start in range(0, len(digests), _MANY):
+                some = digests[start : start + _MANY]
+                marks = ",".join([self._database.mark] * len(some))
+                query = f"SELECT digest FROM message_ids WHERE digest IN ({marks})"  # noqa: S608 - marks only
+                found.update(by_digest[bytes(row[0])] for row in connection.exec_driver_sql(query, tuple(some)))
+            return found
+
+        return self._database.read(work)
+
+    def load(self, now: float) -> Iterator[Entity]:
+        """All that belongs into memory: what is over leaves out (migrations an hour after their end, drains and
+        residue at once). Hosts come before servers, these before migrations."""
+        mark = self._database.mark
+        conditions: dict[type[Entity], tuple[str, tuple[Any, ...]]] = {
+            Migration: (f" WHERE is_open = {mark} OR ended_at >= {mark}", (True, now - REMEMBER_ENDED_S)),
+            Drain: (" WHERE ended_at IS NULL", ()),
+            Residue: (" WHERE cleared_at IS NULL", ()),
+        }
+        for kind in (Knowledge, Bus, Host, Server, Migration, Drain, Residue):
+            shelf = SHELVES[kind]
+            where, parameters = conditions.get(kind, ("", ()))
+            names = ", ".join(map(self._database.quoted, shelf.columns))
+            query = f"SELECT {names} FROM {self._database.quoted(shelf.table.name)}{where}"  # noqa: S608 - ours
+            with self._database.reading() as connection:
+                result = connection.exec_driver_sql(query, parameters)
+                while rows := result.fetchmany(2000):
+                    yield from map(shelf.entity, rows)
+
+    def _write(self, connection: Connection, commit: Commit, fit: Callable[[Row], Row]) -> None:
+        self._fence.held(connection, commit.fence)
+        gone: dict[type[Entity], list[Row]] = {}
+        for one in commit.removed:
+            kind = type(one)
+            gone.setdefault(kind, []).append(_KEYS[kind](one))
+        for kind, rows in gone.items():
+            connection.exec_driver_sql(self._deletes[kind], rows)  # type: ignore[arg-type]
+        kept: dict[type[Entity], list[Row]] = {}
+        for one in commit.saved:
+            kind = type(one)
+            if kind in kept:
+                kept[kind].append(fit(SHELVES[kind].row(one)))
+            else:
+                kept[kind] = [fit(SHELVES[kind].row(one))]
+        for kind, rows in kept.items():
+            connection.exec_driver_sql(self._upserts[kind], rows)  # type: ignore[arg-type]
+        if commit.events:
+            self._events.append(connection, commit.events)
+        if commit.message_ids:
+            at = commit.at
+            connection.exec_driver_sql(self._remember, [(_digest(one), at) for one in commit.message_ids])
+        if commit.quarantined:
+            quarantine.add(connection, commit.quarantined)
+
+
+def _digest(message_id: str) -> bytes:
+    """Sixteen bytes for an id: as safe from meeting its double as a uuid, whatever the sender wrote, and half the
+    size."""
+    return blake2b(message_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _same(row: Row) -> Row:
+    return row
+
+
+def _fitted(row: Row) -> Row:
+    """The row with every text made storable. Nova's names always are; faults and reasons are anybody's words."""
+    return tuple(
+        item.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")[:16000] if isinstance(item, str) else item
+        for item in row
+    )
+
+
+# -- statements
+
+
+def _upsert(database: Database, shelf: Shelf) -> str:
+    quoted = database.quoted
+    names = [quoted(name) for name in shelf.columns]
+    insert = (
+        f"INSERT INTO {quoted(shelf.table.name)} ({', '.join(names)})"  # noqa: S608 - names are ours
+        f" VALUES ({', '.join([database.mark] * len(names))})"
+    )
+    rest = [quoted(name) for name in shelf.columns if name not in shelf.key]
+    if database.dialect == "mysql":
+        return f"{insert} ON DUPLICATE KEY UPDATE {', '.join(f'{name}=VALUES({name})' for name in rest)}"
+    key = ", ".join(map(quoted, shelf.key))
+    return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {', '.join(f'{name}=excluded.{name}' for name in rest)}"
+
+
+def _delete(database: Database, shelf: Shelf) -> str:
+    where = " AND ".join(f"{database.quoted(name)} = {database.mark}" for name in shelf.key)
+    return f"DELETE FROM {database.quoted(shelf.table.name)} WHERE {where}"  # noqa: S608 - names are ours
+
+
+# -- shelves: an entity as a row, a row as an entity
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A flat dataclass as a dict, without what is None."""
+    return {f.name: item for f in fields(value) if (item := getattr(value, f.name)) is not None}
+
+
+def _known(kind: type[Any], values: dict[str, Any]) -> Any:
+    """The reverse; what a newer maintd may have added is left out."""
+    names = {f.name for f in fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in names})
+
+
+def finding_text(finding: Finding) -> str:
+    nested = {name: [_plain(one) for one in getattr(finding, name)] for name in ("blockers", "warnings", "proof")}
+    return _json({"at": finding.at, **nested})
+
+
+def finding_of(text: str) -> Finding:
+    read = json.loads(text)
+    return Finding(
+        at=read["at"],
+        blockers=tuple(_known(Blocker, one) for one in read["blockers"]),
+        warnings=tuple(_known(Note, one) for one in read["warnings"]),
+        proof=tuple(_known(ProofRead, one) for one in read["proof"]),
+    )
+
+
+def _nodes_of(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
+def _progress_text(progress: Progress) -> str:
+    return _json(_plain(progress))
+
+
+def _progress_of(text: str) -> Progress:
+    return _known(Progress, json.loads(text))  # type: ignore[no-any-return]
+
+
+def _flags(kind: type[Any]) -> dict[str, Callable[[Any], Any]]:
+    """SQLite and MariaDB give numbers for what is true or false."""
+    return {field.name: bool for field in fields(kind) if str(field.type).startswith("bool")}
+
+
+def _few(*names: str) -> dict[str, Callable[[Any], Any]]:
+    """One object for each of the few texts that come again and again."""
+    return dict.fromkeys(names, intern)
+
+
+_text_of: Callable[[Any], Any] = attrgetter("value")
+
+SHELVES: Final[dict[type[Entity], Shelf]] = {
+    Host: Shelf(
+        Host,
+        tables.hosts,
+        store={"nodes": _json, "finding": finding_text},
+        restore={**_flags(Host), **_few("name"), "nodes": _nodes_of, "finding": finding_of},
+    ),
+    Server: Shelf(Server, tables.servers, restore=_few("project_id", "host", "landing", "vm_state", "task_state")),
+    Migration: Shelf(
+        Migration,
+        tables.migrations,
+        store={"kind": _text_of, "phase": _text_of, "verdict": _text_of, "progress": _progress_text},
+        restore={
+            **_flags(Migration),
+            **_few("source", "destination", "status", "project_id"),
+            "kind": Kind,
+            "phase": Phase,
+            "verdict": Phase,
+            "progress": _progress_of,
+        },
+        extra={"is_open": attrgetter("open")},
+    ),
+    Drain: Shelf(Drain, tables.drains, restore={**_flags(Drain), **_few("host")}),
+    Residue: Shelf(Residue, tables.residue, restore=_few("host", "kind")),
+    Bus: Shelf(Bus, tables.buses, restore=_flags(Bus)),
+    Knowledge: Shelf(Knowledge, tables.knowledge, extra={"name": attrgetter("key")}),
+}
+
+_KEYS: Final[dict[type[Entity], Callable[[Any], Row]]] = {
+    Host: lambda one: (one.name,),
+    Server: lambda one: (one.server_id,),
+    Migration: lambda one: (one.key,),
+    Drain: lambda one: (one.drain_id,),
+    Residue: lambda one: (one.host, one.server_id, one.kind),
+    Bus: lambda one: (one.name,),
+    Knowledge: lambda one: (one.key,),
+}

@@ -1,0 +1,111 @@
+"""Who may write the fleet: a row per lease, with an owner, an end and a fencing number.
+
+A holder renews; when it stops, another may take the lease after it ran out, and the number goes up. What protects the
+fleet is the number, not the time: every fleet transaction checks it (`held`) and changes the row, so a holder that
+slept through its own end finds out before it has written anything. A lease that ran out and that nobody took is
+therefore still good.
+
+The time is the database's own where the database is a server, since the clocks of several controllers differ. With
+SQLite there is one machine, and the caller's `now` counts, as everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, literal_column, select, update
+
+from maintd.errors import LeaseLost
+from maintd.store.engine import Database, NotUnique
+from maintd.store.tables import leases
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Proof of having held a lease: `token` is higher than that of any holder before."""
+
+    name: str
+    owner: str
+    token: int
+
+
+_DATABASE_CLOCK = {
+    "mysql": literal_column("UNIX_TIMESTAMP(NOW(6))"),
+    "postgresql": literal_column("EXTRACT(EPOCH FROM clock_timestamp())"),
+}
+
+
+class Leases:
+    """`store.leases`. Every method raises StoreUnavailable when the database cannot be used."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def acquire(self, name: str, owner: str, ttl_s: float, now: float) -> Fence | None:
+        """Take a lease that is free or ran out, or that this owner has had before; None when somebody else holds it.
+
+        Whatever was begun under an earlier token is void from here on, the same owner's too.
+        """
+        try:
+            return self._database.write(lambda connection: self._acquire(connection, name, owner, ttl_s, now))
+        except NotUnique:
+            return None  # two began with the first lease of this name; the other was faster
+
+    def renew(self, fence: Fence, ttl_s: float, now: float) -> bool:
+        """Hold on for `ttl_s` from now; False when the lease is another's. One that ran out untaken is renewed."""
+
+        def work(connection: Connection) -> bool:
+            until = self._time(connection, now) + ttl_s
+            return connection.execute(update(leases).where(*_is(fence)).values(expires_at=until)).rowcount == 1
+
+        return self._database.write(work)
+
+    def release(self, fence: Fence) -> None:
+        """Give the lease back, so that another need not wait for its end. Nothing happens when it is another's."""
+        given_back = update(leases).where(*_is(fence)).values(owner="", expires_at=0.0)
+        self._database.write(lambda connection: connection.execute(given_back))
+
+    def holder(self, name: str) -> tuple[str, float] | None:
+        """(owner, when it ends unless renewed: may have passed), or None when nobody holds the lease."""
+        query = select(leases.c.owner, leases.c.expires_at).where(leases.c.name == name)
+        row = self._database.read(lambda connection: connection.execute(query).first())
+        return (row.owner, row.expires_at) if row is not None and row.owner else None
+
+    def _acquire(self, connection: Connection, name: str, owner: str, ttl_s: float, now: float) -> Fence | None:
+        time = self._time(connection, now)
+        row = connection.execute(select(leases).where(leases.c.name == name)).first()
+        if row is None:
+            values = {"owner": owner, "token": 1, "expires_at": time + ttl_s, "commits": 0}
+            connection.execute(insert(leases).values(name=name, **values))
+            return Fence(name, owner, 1)
+        if row.owner not in ("", owner) and row.expires_at > time:
+            return None
+        # Only from the row as it was read: it may have been renewed or taken meanwhile.
+        unchanged = (leases.c.name == name, leases.c.token == row.token, leases.c.expires_at == row.expires_at)
+        values = {"owner": owner, "token": row.token + 1, "expires_at": time + ttl_s}
+        taken = connection.execute(update(leases).where(*unchanged).values(values)).rowcount == 1
+        return Fence(name, owner, row.token + 1) if taken else None
+
+    def _time(self, connection: Connection, now: float) -> float:
+        clock = _DATABASE_CLOCK.get(self._database.dialect)
+        return now if clock is None else float(connection.execute(select(clock)).scalar_one())
+
+
+class FenceCheck:
+    """The check inside a fleet transaction."""
+
+    def __init__(self, database: Database) -> None:
+        mark = database.mark
+        self._statement = (
+            f"UPDATE {database.quoted('leases')} SET commits = commits + 1"  # noqa: S608 - names are ours
+            f" WHERE name = {mark} AND owner = {mark} AND token = {mark}"
+        )
+
+    def held(self, connection: Connection, fence: Fence) -> None:
+        """LeaseLost unless the lease is still this one's; until the transaction ends, nobody can take it."""
+        if connection.exec_driver_sql(self._statement, (fence.name, fence.owner, fence.token)).rowcount != 1:
+            raise LeaseLost(f"The lease {fence.name} (token {fence.token}) is not held by {fence.owner} any more.")
+
+
+def _is(fence: Fence) -> tuple[object, ...]:
+    return (leases.c.name == fence.name, leases.c.owner == fence.owner, leases.c.token == fence.token)

@@ -1,0 +1,93 @@
+"""Forgetting by age, a small transaction at a time, so that nobody waits for it.
+
+An event goes when it is old enough and every delivery of it is finished; the last one always stays, since the next
+sequence is counted from it. Deliveries know their own ages (`deliveries.py`). What is over in the fleet (ended
+migrations and drains, cleared residue) is history, and stays for a year.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select
+
+from maintd.store import quarantine
+from maintd.store.deliveries import OPEN, Deliveries
+from maintd.store.delivery_tables import deliveries
+from maintd.store.engine import Database
+from maintd.store.tables import drains, events, message_ids, migrations, residue
+from maintd.store.tables import quarantine as quarantined
+
+HISTORY_S: Final = 365 * 86400.0
+BATCH: Final = 1000
+
+
+class Purge:
+    """`store.purge`."""
+
+    def __init__(self, database: Database, of_deliveries: Deliveries) -> None:
+        self._database = database
+        self._deliveries = of_deliveries
+
+    def __call__(
+        self,
+        now: float,
+        events_s: float,
+        deliveries_s: float,
+        message_ids_s: float,
+        quarantine_s: float,
+        quarantine_bytes: int,
+        *,
+        history_s: float = HISTORY_S,
+        batch: int = BATCH,
+    ) -> dict[str, int]:
+        """Forget what is older than these; how many rows went, by table. Ages in seconds."""
+        before = now - history_s
+        over = and_(migrations.c.is_open.is_(False), migrations.c.ended_at < before)
+        return {
+            "deliveries": self._all(lambda: self._deliveries.purge(now - deliveries_s, batch), batch),
+            "events": self._rows(events, _said_and_done(now - events_s), batch),
+            "message_ids": self._rows(message_ids, message_ids.c.seen_at < now - message_ids_s, batch),
+            "quarantine": self._rows(quarantined, quarantined.c.at < now - quarantine_s, batch)
+            + self._all(lambda: self._shrink(quarantine_bytes, batch), batch),
+            "migrations": self._rows(migrations, over, batch),
+            "drains": self._rows(drains, drains.c.ended_at < before, batch),
+            "residue": self._rows(residue, residue.c.cleared_at < before, batch),
+        }
+
+    def _rows(self, table: Table, old: ColumnElement[bool], batch: int) -> int:
+        key = list(table.primary_key.columns)
+        query = select(*key).where(old).limit(batch)
+
+        def work(connection: Connection) -> int:
+            doomed = [tuple(row) for row in connection.execute(query)]
+            for start in range(0, len(doomed), 500):
+                some = doomed[start : start + 500]
+                connection.execute(delete(table).where(_among(key, some)))
+            return len(doomed)
+
+        return self._all(lambda: self._database.write(work), batch)
+
+    def _shrink(self, limit_bytes: int, batch: int) -> int:
+        return self._database.write(lambda connection: quarantine.shrink(connection, limit_bytes, batch))
+
+    def _all(self, some: Callable[[], int], batch: int) -> int:
+        total = 0
+        while True:
+            gone = some()
+            total += gone
+            if gone < batch:
+                return total
+
+
+def _said_and_done(before: float) -> ColumnElement[bool]:
+    waiting = exists().where(deliveries.c.event_id == events.c.id, deliveries.c.state.in_(OPEN))
+    last = select(func.max(events.alias().c.sequence)).scalar_subquery()
+    return and_(events.c.time < before, events.c.fanned_out.is_(True), ~waiting, events.c.sequence < last)
+
+
+def _among(key: list[Any], rows: list[tuple[Any, ...]]) -> ColumnElement[bool]:
+    if len(key) == 1:
+        return key[0].in_([row[0] for row in rows])  # type: ignore[no-any-return]
+    return or_(*(and_(*(column == item for column, item in zip(key, row, strict=True))) for row in rows))

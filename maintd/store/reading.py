@@ -1,0 +1,131 @@
+"""What others may see of the fleet: the domain's values, by name or by page, straight from the tables.
+
+For those who do not hold the fleet in memory: the API of every controller, the lease's holder included. Lists go by
+key: `after` is the last key of the page before, and a page shorter than `limit` is the last. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
+
+from maintd.clock import Clock
+from maintd.domain.model import Bus, Drain, Entity, Host, HostSlice, Knowledge, Migration, Residue, Server
+from maintd.store import tables
+from maintd.store.engine import Database
+from maintd.store.fleet import REMEMBER_ENDED_S, SHELVES
+
+E = TypeVar("E", bound=Entity)
+
+
+class Reading:
+    """`store.reading`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def hosts(self, after: str = "", limit: int = 100, closed: bool | None = None) -> list[Host]:
+        """Hosts by name; `closed` True or False for only those."""
+        h = tables.hosts.c
+        is_closed = or_(h.disabled.is_(True), h.forced_down.is_(True))
+        where = [h.name > after]
+        if closed is not None:
+            where.append(is_closed if closed else ~is_closed)
+        return self._some(Host, *where, limit=limit)
+
+    def host(self, name: str) -> HostSlice | None:
+        """A host with its servers and those landing on it, its migrations (open and of the last hour), its residue that
+        is not cleared and its open drain. On SQLite it is all of one moment."""
+        return self._database.read(lambda connection: self._slice(connection, name))
+
+    def servers(self, after: str = "", limit: int = 100, host: str | None = None) -> list[Server]:
+        """Servers by id, deleted ones included while they are remembered."""
+        where = [tables.servers.c.server_id > after]
+        if host is not None:
+            where.append(tables.servers.c.host == host)
+        return self._some(Server, *where, limit=limit)
+
+    def drains(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Drain]:
+        """Drains by id."""
+        where = [tables.drains.c.drain_id > after]
+        if open_only:
+            where.append(tables.drains.c.ended_at.is_(None))
+        return self._some(Drain, *where, limit=limit)
+
+    def drain(self, drain_id: str) -> Drain | None:
+        return self._one(Drain, tables.drains.c.drain_id == drain_id)
+
+    def migrations(
+        self,
+        after: str = "",
+        limit: int = 100,
+        open_only: bool = False,
+        server_id: str | None = None,
+        host: str | None = None,
+    ) -> list[Migration]:
+        """Migrations by key; `host` is the source or the destination."""
+        m = tables.migrations.c
+        where = [m.key > after]
+        if open_only:
+            where.append(m.is_open.is_(True))
+        if server_id is not None:
+            where.append(m.server_id == server_id)
+        if host is not None:
+            where.append(or_(m.source == host, m.destination == host))
+        return self._some(Migration, *where, limit=limit)
+
+    def migration(self, key: str) -> Migration | None:
+        return self._one(Migration, tables.migrations.c.key == key)
+
+    def residue(self, host: str | None = None, cleared: bool | None = False) -> list[Residue]:
+        """What may be left on hosts; `cleared` True for what was cleared, None for both."""
+        r = tables.residue.c
+        where: list[ColumnElement[bool]] = [] if host is None else [r.host == host]
+        if cleared is not None:
+            where.append(r.cleared_at.is_not(None) if cleared else r.cleared_at.is_(None))
+        return self._some(Residue, *where)
+
+    def buses(self) -> list[Bus]:
+        return self._some(Bus)
+
+    def knowledge(self) -> Knowledge | None:
+        """None before the fleet was ever written."""
+        found = self._some(Knowledge)
+        return found[0] if found else None
+
+    def _slice(self, connection: Connection, name: str) -> HostSlice | None:
+        s, m, r, d = tables.servers.c, tables.migrations.c, tables.residue.c, tables.drains.c
+        hosts = _rows(connection, Host, tables.hosts.c.name == name)
+        if not hosts:
+            return None
+        recent = or_(m.is_open.is_(True), m.ended_at >= self._clock.now() - REMEMBER_ENDED_S)
+        touching = or_(m.source == name, m.destination == name)
+        drains = _rows(connection, Drain, d.host == name, d.ended_at.is_(None))
+        return HostSlice(
+            host=hosts[0],
+            servers=tuple(_rows(connection, Server, or_(s.host == name, s.landing == name), s.deleted_at.is_(None))),
+            migrations=tuple(_rows(connection, Migration, and_(recent, touching))),
+            residue=tuple(_rows(connection, Residue, r.host == name, r.cleared_at.is_(None))),
+            drain=drains[0] if drains else None,
+        )
+
+    def _some(self, kind: type[E], *where: ColumnElement[bool], limit: int | None = None) -> list[E]:
+        return self._database.read(lambda connection: _rows(connection, kind, *where, limit=limit))
+
+    def _one(self, kind: type[E], where: ColumnElement[bool]) -> E | None:
+        found = self._some(kind, where)
+        return found[0] if found else None
+
+
+def _rows(connection: Connection, kind: type[E], *where: ColumnElement[bool], limit: int | None = None) -> list[E]:
+    shelf = SHELVES[kind]
+    query = (
+        select(*(shelf.table.c[name] for name in shelf.columns))
+        .where(*where)
+        .order_by(*shelf.table.primary_key.columns)
+        .limit(limit)
+    )
+    found: list[Any] = [shelf.entity(row) for row in connection.execute(query)]
+    return found
