@@ -674,11 +674,11 @@ class PassTracker:
     def __init__(self) -> None:
         self._passes: dict[str, int] = {}
 
-    def begun(self, answer: Answer) -> PassBegun | None:
-        """The beginning of a pass, as of when its first question was sent; None for answers of a pass already begun."""
+    def before(self, answer: Answer) -> tuple[PassBegun, ...]:
+        """What precedes an answer: the beginning of its pass, as of when its first question was sent, or nothing."""
         if answer.purpose != "verify" or answer.host is None or answer.pass_number is None:
-            return None
+            return ()
         if self._passes.get(answer.host) == answer.pass_number:
-            return None
+            return ()
         self._passes[answer.host] = answer.pass_number
-        return PassBegun(answer.since, BECAUSE_API, answer.host, answer.pass_number)
+        return (PassBegun(answer.since, BECAUSE_API, answer.host, answer.pass_number),)
