@@ -46,9 +46,7 @@ if "events" not in metadata.tables:
 
 T = TypeVar("T")
 
-KINDS = ["sqlite"] + [
-    kind for kind in ("mysql", "postgresql") if os.environ.get(f"MAINTD_TEST_{kind.upper()}_URL")
-]
+KINDS = ["sqlite"] + [kind for kind in ("mysql", "postgresql") if os.environ.get(f"MAINTD_TEST_{kind.upper()}_URL")]
 
 
 class Database(engine.Database):
