@@ -109,7 +109,7 @@ class Database:
         self._queue = threading.Lock()
         self._lock_file: int | None = None
         self._inode: tuple[int, int] | None = None
-        self.engine = self._sqlite(url) if self.path else self._server(url)
+        self.engine = self._sqlite(url, self.path) if self.path else self._server(url)
 
     # -- transactions
 
@@ -294,11 +294,10 @@ class Database:
             return "the server cannot be reached, or refused the connection"
         return _said(error) if name in ("OperationalError", "InterfaceError", "InternalError") else None
 
-    def _sqlite(self, url: URL) -> Engine:
-        assert self.path is not None
-        _check_file(self.path)
+    def _sqlite(self, url: URL, path: Path) -> Engine:
+        _check_file(path)
         engine = create_engine(
-            url.set(database=str(self.path)),
+            url.set(database=str(path)),
             hide_parameters=True,
             pool_timeout=BUSY_S,
             connect_args={"isolation_level": None, "timeout": BUSY_S, "cached_statements": 512},

@@ -198,7 +198,7 @@ class FleetStore:
             kind = type(one)
             gone.setdefault(kind, []).append(_KEYS[kind](one))
         for kind, rows in gone.items():
-            connection.exec_driver_sql(self._deletes[kind], rows)  # type: ignore[arg-type]
+            connection.exec_driver_sql(self._deletes[kind], rows)
         kept: dict[type[Entity], list[Row]] = {}
         for one in commit.saved:
             kind = type(one)
@@ -207,7 +207,7 @@ class FleetStore:
             else:
                 kept[kind] = [fit(SHELVES[kind].row(one))]
         for kind, rows in kept.items():
-            connection.exec_driver_sql(self._upserts[kind], rows)  # type: ignore[arg-type]
+            connection.exec_driver_sql(self._upserts[kind], rows)
         if commit.events:
             self._events.append(connection, commit.events)
         if commit.message_ids:

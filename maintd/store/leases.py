@@ -12,8 +12,9 @@ SQLite there is one machine, and the caller's `now` counts, as everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import Connection, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, insert, literal_column, select, update
 
 from maintd.errors import LeaseLost
 from maintd.store.engine import Database, NotUnique
@@ -29,7 +30,7 @@ class Fence:
     token: int
 
 
-_DATABASE_CLOCK = {
+_DATABASE_CLOCK: Final[dict[str, ColumnElement[float]]] = {
     "mysql": literal_column("UNIX_TIMESTAMP(NOW(6))"),
     "postgresql": literal_column("EXTRACT(EPOCH FROM clock_timestamp())"),
 }
@@ -107,5 +108,5 @@ class FenceCheck:
             raise LeaseLost(f"The lease {fence.name} (token {fence.token}) is not held by {fence.owner} any more.")
 
 
-def _is(fence: Fence) -> tuple[object, ...]:
+def _is(fence: Fence) -> tuple[ColumnElement[bool], ...]:
     return (leases.c.name == fence.name, leases.c.owner == fence.owner, leases.c.token == fence.token)

@@ -6,7 +6,7 @@ key: `after` is the last key of the page before, and a page shorter than `limit`
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
@@ -120,12 +120,7 @@ class Reading:
 
 
 def _rows(connection: Connection, kind: type[E], *where: ColumnElement[bool], limit: int | None = None) -> list[E]:
-    shelf = SHELVES[kind]
-    query = (
-        select(*(shelf.table.c[name] for name in shelf.columns))
-        .where(*where)
-        .order_by(*shelf.table.primary_key.columns)
-        .limit(limit)
-    )
-    found: list[Any] = [shelf.entity(row) for row in connection.execute(query)]
-    return found
+    shelf = SHELVES[kind]  # type: ignore[index]
+    columns = shelf.table.c
+    query = select(*(columns[name] for name in shelf.columns)).where(*where).limit(limit)
+    return [shelf.entity(row) for row in connection.execute(query.order_by(*shelf.table.primary_key.columns))]

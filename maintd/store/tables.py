@@ -1,9 +1,9 @@
 """The one MetaData that every table of maintd hangs on, and the tables of everything but deliveries.
 
 Constraints are named by rule, so that a schema revision can drop or alter them on any database. Every entity of
-`domain/model.py` has a table whose columns bear the names of its fields. What nests (a finding, progress) is JSON text. Times are epoch seconds in DOUBLE: DATETIME drops the
-fractions on one database and the zone on another. What is part of a key has a length, because MariaDB must know it;
-nothing else has, because Nova's texts are not ours to cut.
+`domain/model.py` has a table whose columns bear the names of its fields. What nests (a finding, progress) is JSON text.
+Times are epoch seconds in DOUBLE: DATETIME drops the fractions on one database and the zone on another. What is part of
+a key or indexed has a length, because MariaDB must know it; long words of Nova's (reasons, faults) are not ours to cut.
 
 Nothing here creates a table: the revisions in `schema/` do, and a test holds the two against each other.
 """

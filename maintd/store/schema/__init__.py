@@ -30,8 +30,7 @@ def upgrade(connection: Connection, label: str) -> None:
 def versions(connection: Connection, label: str) -> tuple[str | None, str]:
     """(the revision the tables are at: None for an empty database, the revision this maintd needs)."""
     scripts = ScriptDirectory.from_config(_config())
-    head = scripts.get_current_head()
-    assert head is not None
+    head = scripts.get_current_head() or ""
     current = MigrationContext.configure(connection).get_current_revision()
     if current is not None and current not in {revision.revision for revision in scripts.walk_revisions()}:
         raise OperatorError(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from maintd.store import delivery_tables
+import maintd.store.delivery_tables  # noqa: F401 - for its tables
 from maintd.store.tables import metadata
-
-assert delivery_tables.metadata is metadata  # imported for its tables
 
 context.configure(
     connection=context.config.attributes["connection"],
