@@ -1,0 +1,85 @@
+"""deliveries: which event went to which endpoint, and sending again."""
+
+from __future__ import annotations
+
+import argparse
+
+from maintd.cli.common import Commands, Exit, Usage, ask_options, client, command, verbs
+from maintd.terminal import fields, print_json, say, table, utc
+
+_STATES = ("pending", "claimed", "delivered", "dead")
+
+
+def add(commands: Commands) -> None:
+    deliveries = command(commands, "deliveries", "list deliveries; send again", do_deliveries)
+    ask_options(deliveries)
+    deliveries.add_argument("--state", choices=_STATES, help="only those in this state")
+    deliveries.add_argument("--endpoint", metavar="NAME", help="only those for this webhook")
+    in_deliveries = verbs(deliveries)
+    ask_options(command(in_deliveries, "list", "the same as the bare noun", do_deliveries), inherited=True)
+    show = command(in_deliveries, "show", "show one with every attempt at it", do_show)
+    show.add_argument("id", metavar="DELIVERY_ID")
+    ask_options(show, inherited=True)
+    redeliver = command(
+        in_deliveries, "redeliver", "send dead or delivered ones again",
+        do_redeliver,
+        description="Send finished deliveries again, under the same event ids: by their ids, or all of an endpoint "
+        "that were finished in a span of time. Naming an endpoint that was disabled enables it.",
+        epilog="examples:\n  maintd deliveries redeliver 17 18\n"
+        "  maintd deliveries redeliver --endpoint ha --since 2026-01-31T22:00:00Z",
+    )  # fmt: skip
+    redeliver.add_argument("ids", metavar="DELIVERY_ID", nargs="*", type=int)
+    # An endpoint named before the verb (`deliveries --endpoint ha redeliver`) means the same.
+    redeliver.add_argument("--endpoint", metavar="NAME", default=argparse.SUPPRESS, help="those for this webhook")
+    redeliver.add_argument(
+        "--since", metavar="TIME", help="finished at or after this time, such as 2026-01-31T22:00:00Z"
+    )
+    redeliver.add_argument("--until", metavar="TIME", help="finished before this time")
+    ask_options(redeliver, inherited=True)
+
+
+def do_deliveries(args: argparse.Namespace) -> int:
+    rows = list(client(args).pages("deliveries", state=args.state, endpoint=args.endpoint))
+    if args.json:
+        print_json({"deliveries": rows, "next": None})
+    elif not rows:
+        say("There is no such delivery." if args.state or args.endpoint else "There is no delivery.")
+    else:
+        table(
+            ["#ID", "ENDPOINT", "EVENT TYPE", "SUBJECT", "STATE", "#ATTEMPTS", "MADE", "DUE", "EVENT"],
+            ([d["id"], d["endpoint"], d["event_type"], d["subject"], d["state"], d["attempts"], utc(d["created_at"]),
+              utc(d["due_at"]), d["event_id"]] for d in rows),
+        )  # fmt: skip
+    return Exit.YES
+
+
+def do_show(args: argparse.Namespace) -> int:
+    delivery = client(args).get("deliveries", args.id)
+    if args.json:
+        print_json(delivery)
+        return Exit.YES
+    fields(delivery, skip=("tries",))
+    say()
+    if not delivery["tries"]:
+        say("Not tried yet.")
+    else:
+        table(
+            ["TRIED", "#TOOK", "#STATUS", "OUTCOME", "DETAIL"],
+            ([utc(a["at"]), f"{a['duration_seconds']:.3f} s", a["status"], a["outcome"], a["detail"]]
+             for a in delivery["tries"]),
+        )  # fmt: skip
+    return Exit.YES
+
+
+def do_redeliver(args: argparse.Namespace) -> int:
+    if not args.ids and not args.endpoint:
+        raise Usage("Say what to send again: DELIVERY_ID..., or --endpoint NAME (and --since, --until).")
+    answer = client(args).post(
+        "deliveries", "redeliver",
+        delivery_ids=args.ids or None, endpoint=args.endpoint, since=args.since, until=args.until,
+    )  # fmt: skip
+    if args.json:
+        print_json(answer)
+    else:
+        say(f"{answer['redelivered']} will be sent again.")
+    return Exit.YES if answer["redelivered"] else Exit.FAILURE

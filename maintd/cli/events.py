@@ -1,0 +1,142 @@
+"""events: the log of what was published, read by cursor; `--follow` keeps asking."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from maintd.cli.common import Commands, Exit, Usage, ask_options, client, command, verbs
+from maintd.client import Client, Unreachable
+from maintd.terminal import clean, complain, print_json, say, utc
+
+PAGE: Final = 1000
+FOLLOW_EVERY_S: Final = 1.0
+PATIENCE_S: Final = 30.0
+"""How long a daemon that is restarted may be away before `--follow` gives up."""
+
+
+def add(commands: Commands) -> None:
+    events = command(
+        commands, "events", "list what was published; --follow goes on",
+        do_events,
+        description="The last events, oldest first. With --json one CloudEvent a line, as it was delivered.",
+        epilog="examples:\n  maintd events --follow\n  maintd events --type 'host.*' --all\n"
+        "  maintd events --after 00000000000000001234 --json",
+    )  # fmt: skip
+    ask_options(events)
+    events.add_argument("--follow", "-f", action="store_true", help="go on as events come, until interrupted")
+    events.add_argument("--type", metavar="GLOB", help="such as host.* or maintd.migration.stalled.v1")
+    events.add_argument("--subject", metavar="SUBJECT", help="a host, mostly")
+    which = events.add_mutually_exclusive_group()
+    which.add_argument("--limit", "-n", metavar="N", type=int, default=50, help="only the last N (default 50)")
+    which.add_argument("--all", action="store_true", help="from the first event that is kept")
+    which.add_argument("--after", metavar="CURSOR", help="only those after this sequence")
+    in_events = verbs(events)
+    ask_options(command(in_events, "list", "the same as the bare noun", do_events), inherited=True)
+    show = command(in_events, "show", "show one", do_events_show)
+    show.add_argument("id", metavar="EVENT_ID")
+    ask_options(show, inherited=True)
+
+
+def type_glob(given: str | None) -> str | None:
+    """A glob over whole types: `host.*` is short for maintd.host.*, `host.emptied` for maintd.host.emptied.v1."""
+    if given is None or given.startswith(("maintd.", "*")):
+        return given
+    return f"maintd.{given}" + ("" if given.endswith("*") or given[-3:-1] == ".v" else ".v1")
+
+
+def do_events(args: argparse.Namespace) -> int:
+    if args.limit < 0:
+        raise Usage("--limit is 0 or more.")
+    asked = {"type": type_glob(args.type), "subject": args.subject}
+    api = client(args)
+    cursor = "0"
+    if args.after is not None or args.all:
+        cursor = _print_from(api, args.after or cursor, asked, args.json)
+    else:
+        # A filter may leave few of many: only walking tells which are the last.
+        if not any(asked.values()):
+            cursor = str(max(api.get("status")["last_sequence"] - args.limit, 0))
+        last: deque[dict[str, Any]] = deque(maxlen=args.limit)
+        for events, after in _pages(api, cursor, asked):
+            last.extend(events)
+            cursor = after
+        for event in last:
+            _print(event, args.json)
+        if not last and not args.follow and not args.json:
+            say("No such event." if any(asked.values()) else "Nothing was published yet.")
+    if args.follow:
+        _follow(api, cursor, asked, args.json)
+    return Exit.YES
+
+
+def _pages(api: Client, cursor: str, asked: Mapping[str, Any]) -> Iterator[tuple[list[dict[str, Any]], str]]:
+    """The events from a cursor to the present end, page by page, each with the cursor after it."""
+    while True:
+        page = api.get("events", after=cursor, limit=PAGE, **asked)
+        cursor = page["next"]
+        yield page["events"], cursor
+        if len(page["events"]) < PAGE:
+            return
+
+
+def _print_from(api: Client, cursor: str, asked: Mapping[str, Any], as_json: bool) -> str:
+    """Print the events after a cursor; the cursor to go on from."""
+    for events, after in _pages(api, cursor, asked):
+        for event in events:
+            _print(event, as_json)
+        cursor = after
+    return cursor
+
+
+def _follow(api: Client, cursor: str, asked: Mapping[str, Any], as_json: bool) -> None:
+    away_since: float | None = None
+    while True:
+        sys.stdout.flush()
+        try:
+            cursor = _print_from(api, cursor, asked, as_json)
+            away_since = None
+        except Unreachable as wrong:
+            now = time.monotonic()
+            if away_since is None:
+                complain(f"maintd: {clean(wrong)} Asking again for {PATIENCE_S:.0f} s.")
+                away_since = now
+            elif now - away_since > PATIENCE_S:
+                raise
+        time.sleep(FOLLOW_EVERY_S)
+
+
+def do_events_show(args: argparse.Namespace) -> int:
+    print_json(client(args).get("events", args.id))
+    return Exit.YES
+
+
+def _print(event: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(event, lines=True)
+    else:
+        say(line(event))
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """An event on one line, for people."""
+    name = event["type"].removeprefix("maintd.").removesuffix(".v1")
+    data = event["data"]
+    parts = []
+    if "server_id" in data:
+        parts.append(f"server {data['server_id']} {data.get('source') or '?'} -> {data.get('destination') or '?'}")
+    for key in ("reason", "status", "servers_total", "servers_remaining", "duration_seconds", "memory_since"):
+        if data.get(key) is not None:
+            parts.append(f"{key} {data[key]}")
+    for key in ("blockers", "occupants", "warnings", "proof"):
+        if data.get(key):
+            parts.append(f"{len(data[key])} {key}")
+    if data.get("found"):
+        parts.append("found at first sight")
+    if data.get("removed"):
+        parts.append("service removed")
+    return clean(f"{utc(event['time'])}  {name:<32} {event['subject']}  {', '.join(parts)}".rstrip())

@@ -1,0 +1,193 @@
+"""wait: until hosts are empty, with an exit code for every other way it can end.
+
+It asks the API once a second (less often for many hosts) and prints what changes. A daemon that is restarted meanwhile
+is waited for; one that stays away, or that runs but cannot see, ends the waiting with a code of its own, because
+"not empty yet" would then be a guess.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from maintd.cli.common import Commands, Exit, Usage, ask_options, client, command
+from maintd.client import ApiError, Client, Unreachable
+from maintd.clock import Clock, SystemClock
+from maintd.terminal import clean, complain, print_json, say, utc
+
+POLL_EVERY_S: Final = 1.0
+POLL_PER_HOST_S: Final = 0.05
+"""With more than twenty hosts the rounds get longer, so that the API answers twenty requests a second at most."""
+
+PATIENCE_S: Final = 30.0
+"""How long the daemon may be unreachable in the midst of waiting."""
+
+SIGHT_PATIENCE_S: Final = 60.0
+"""How long maintd may be without sight before that is the answer."""
+
+
+def add(commands: Commands) -> None:
+    wait = command(
+        commands, "wait", "wait until hosts are empty; an exit code for everything else",
+        do_wait,
+        description="Wait until every host (--any: one of them) is proven empty of Nova servers.",
+        epilog="exit codes: 0 empty; 1 a host was removed from Nova; 2 unknown host; 3 stalled (--fail-on-stall);\n"
+        "4 timed out; 5 maintd lost sight; 6 no maintd answers\n"
+        "example:\n  maintd wait cmp-17 cmp-18 --timeout 3600 --fail-on-stall",
+    )  # fmt: skip
+    wait.add_argument("hosts", metavar="HOST", nargs="+")
+    which = wait.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="until all are empty (the default)")
+    which.add_argument("--any", action="store_true", help="until one is empty")
+    wait.add_argument("--timeout", metavar="S", type=float, help="give up after so many seconds (exit code 4)")
+    wait.add_argument(
+        "--fail-on-stall", action="store_true", help="end with exit code 3 once a drain, or a migration off it, stalls"
+    )
+    ask_options(wait)
+
+
+def do_wait(args: argparse.Namespace) -> int:
+    if args.timeout is not None and not args.timeout >= 0:
+        raise Usage("--timeout is a number of seconds, 0 or more.")
+    waiting = Waiting(
+        client(args), tuple(dict.fromkeys(args.hosts)), any_of=args.any, timeout_s=args.timeout,
+        fail_on_stall=args.fail_on_stall, as_json=args.json,
+    )  # fmt: skip
+    return waiting.run()
+
+
+@dataclass
+class Waiting:
+    """One waiting. Time is handed in, so that a test can wait for hours."""
+
+    api: Client
+    hosts: Sequence[str]
+    any_of: bool = False
+    timeout_s: float | None = None
+    fail_on_stall: bool = False
+    as_json: bool = False
+    clock: Clock = field(default_factory=SystemClock)
+    sleep: Callable[[float], None] = time.sleep
+    _said: dict[str, str] = field(default_factory=dict)
+    _blind_since: float | None = None
+    _away_since: float | None = None
+
+    def run(self) -> int:
+        """Wait; the exit code."""
+        started = self.clock.monotonic()
+        every_s = max(POLL_EVERY_S, POLL_PER_HOST_S * len(self.hosts))
+        while True:
+            now = self.clock.monotonic()
+            code = self._round(now)
+            if code is not None:
+                return code
+            if self.timeout_s is not None:
+                left_s = self.timeout_s - (now - started)
+                if left_s <= 0:
+                    complain(f"maintd: Not empty after {self.timeout_s:g} s: {', '.join(map(clean, self.hosts))}.")
+                    return Exit.TIMED_OUT
+                self.sleep(min(every_s, left_s))
+            else:
+                self.sleep(every_s)
+
+    def _round(self, now: float) -> int | None:
+        """Ask about everything once; an exit code if that ends the waiting."""
+        try:
+            found = {name: self._ask(name) for name in self.hosts}
+            status = self.api.get("status")
+        except Unreachable as wrong:
+            return self._away(now, wrong)
+        except ApiError as wrong:
+            if wrong.status < 500:
+                raise
+            return self._away(now, wrong)
+        self._away_since = None
+        for name, host in found.items():
+            self._tell(name, host)
+        gone = [name for name, host in found.items() if host is None]
+        if gone and (not self.any_of or len(gone) == len(found)):
+            complain(f"maintd: {clean(gone[0])} was removed from Nova while it was waited for.")
+            return Exit.FAILURE
+        empty = [name for name, host in found.items() if host is not None and host["empty"]]
+        if len(empty) == len(found) or (self.any_of and empty):
+            return Exit.YES
+        stalled = [name for name, host in found.items() if host is not None and _stalled(host)]
+        if self.fail_on_stall and stalled and (not self.any_of or len(stalled) == len(found)):
+            complain(f"maintd: {clean(stalled[0])} stalls; see: maintd why {clean(stalled[0])}")
+            return Exit.STALLED
+        return self._sight(now, status)
+
+    def _ask(self, name: str) -> dict[str, Any] | None:
+        """A host; None if it is no more. One that was never there is the operator's mistake."""
+        try:
+            return self.api.get("hosts", name)
+        except ApiError as wrong:
+            if wrong.status == 404 and name in self._said:
+                return None
+            raise
+
+    def _away(self, now: float, wrong: Exception) -> int | None:
+        if not self._said:
+            raise wrong
+        if self._away_since is None:
+            self._away_since = now
+            complain(f"maintd: {clean(wrong)} Asking again for {PATIENCE_S:.0f} s.")
+        elif now - self._away_since >= PATIENCE_S:
+            complain(f"maintd: {clean(wrong)}")
+            return Exit.UNREACHABLE
+        return None
+
+    def _sight(self, now: float, status: Mapping[str, Any]) -> int | None:
+        reason = status["lost_sight"]
+        if reason is None:
+            self._blind_since = None
+            return None
+        if self._blind_since is None:
+            self._blind_since = now
+            complain(f"maintd: {clean(reason)}")
+        if status["cloud"].get("configured") is False or now - self._blind_since >= SIGHT_PATIENCE_S:
+            complain("maintd: Lost sight: whether the host is empty cannot be known.")
+            return Exit.LOST_SIGHT
+        return None
+
+    def _tell(self, name: str, host: Mapping[str, Any] | None) -> None:
+        summary = summarise(host)
+        if self._said.get(name) == summary:
+            return
+        self._said[name] = summary
+        if self.as_json:
+            row = {"at": utc(self.clock.now()), "host": name, "empty": bool(host and host["empty"])}
+            if host is not None:
+                row["blockers"] = dict(Counter(b["kind"] for b in host["blockers"]))
+                row["stalled"] = _stalled(host)
+            print_json(row, lines=True)
+        else:
+            say(f"{utc(self.clock.now())}  {clean(name)}: {summary}")
+        import sys
+
+        sys.stdout.flush()
+
+
+def summarise(host: Mapping[str, Any] | None) -> str:
+    """How a host stands, on one line; a change of it is worth a line."""
+    if host is None:
+        return "removed from Nova"
+    if host["empty"]:
+        return f"empty of Nova servers, proven {utc(host['emptied_at'])}"
+    if not host["closed"]:
+        return "open: its compute service is enabled, so it cannot be called empty"
+    kinds = Counter(clean(b["kind"]) for b in host["blockers"])
+    text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+    drain = host["drain"]
+    return text + ("; the drain has STALLED" if drain and drain["stalled_at"] and not drain["ended_at"] else "")
+
+
+def _stalled(host: Mapping[str, Any]) -> bool:
+    drain = host["drain"]
+    if drain and drain["stalled_at"] and not drain["ended_at"]:
+        return True
+    return any(m["stalled"] and m["source"] == host["host"] and not m["ended_at"] for m in host["migrations"])

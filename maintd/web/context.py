@@ -1,0 +1,43 @@
+"""What the handlers are given: the store, and the functions that only the running daemon can offer.
+
+`app` builds one `WebApp` and hands it to `server.api`. Nothing here reaches for a global, so that a test can serve the
+real thing from a store of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from maintd.clock import Clock
+from maintd.domain.model import Policy
+from maintd.errors import OperatorError
+from maintd.store import Store
+
+
+def _refused(*_: object) -> None:
+    raise OperatorError("This maintd only shows the fleet; ask a controller that runs the whole daemon.")
+
+
+@dataclass(frozen=True, slots=True)
+class WebApp:
+    """Everything the API needs.
+
+    `status` returns what only this process knows, ready for JSON and without secrets; it is laid over what the store
+    says in `/v1/status`. Its key `cloud` is {configured, ok (None: unknown), last_success_at, last_error}: times in
+    epoch seconds under names that end in `_at`, errors as sentences.
+    `request_drain(host)` and `clear_residue(host, who)` are done when they return; they raise OperatorError (a
+    sentence for the person who asked), StoreUnavailable, or LeaseLost where another controller holds the fleet.
+    `wake_delivery` tells the dispatcher that something is due.
+    """
+
+    store: Store
+    installation: str
+    clock: Clock
+    policy: Policy = field(default_factory=Policy)
+    status: Callable[[], Mapping[str, Any]] = dict
+    request_drain: Callable[[str], None] = _refused
+    clear_residue: Callable[[str, str | None], None] = _refused
+    wake_delivery: Callable[[], None] = lambda: None
+    fleet_lease: str = "fleet"

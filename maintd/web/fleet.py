@@ -1,0 +1,261 @@
+"""Answers about the fleet: status, hosts, drains, migrations, residue.
+
+All is read from the store; two answers of one request may therefore be a commit apart. The two requests that change
+something (`start_drain`, `clear_residue`) hand it to the daemon, which admits it as an observation like any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import falcon
+
+import maintd
+from maintd.domain.emptiness import blockers
+from maintd.domain.events import wire
+from maintd.domain.model import Bus, Drain, Host, HostSlice, Migration
+from maintd.web.asking import LIMIT_MAX, Asked, bad, unknown
+from maintd.web.shapes import (
+    bus_shape,
+    drain_shape,
+    host_shape,
+    migration_shape,
+    moment,
+    plain,
+    residue_shape,
+    server_shape,
+)
+
+T = TypeVar("T", Host, Drain, Migration)
+
+_STATUS_ROWS_MAX = 10 * LIMIT_MAX
+"""`/v1/status` looks at no more rows of a kind than this."""
+
+
+# --- hosts -----------------------------------------------------------------------------------------------------------
+
+
+def hosts(asked: Asked) -> dict[str, Any]:
+    """GET /v1/hosts: every host maintd knows, by name; `closed=true` only those that are closed."""
+    asked.only("after", "limit", "closed")
+    after, closed = asked.text("after") or "", asked.flag("closed")
+    reading = asked.web.store.reading
+    return asked.page(
+        "hosts", lambda limit: reading.hosts(after=after, limit=limit, closed=closed), lambda h: h.name, host_shape
+    )
+
+
+def host(asked: Asked, host: str) -> dict[str, Any]:
+    """GET /v1/hosts/{host}: one host, why it is not empty, and all that was last known to be on it."""
+    asked.only()
+    return _detail(asked, _slice(asked, host))
+
+
+def _slice(asked: Asked, name: str) -> HostSlice:
+    found = asked.web.store.reading.host(name)
+    if found is None:
+        raise unknown(f"maintd knows no host named {name!r}; /v1/hosts lists those it knows.")
+    return found
+
+
+def _detail(asked: Asked, found: HostSlice) -> dict[str, Any]:
+    one, finding = found.host, found.host.finding
+    held = dataclasses.replace(
+        found,
+        servers=tuple(s for s in found.servers if s.deleted_at is None),
+        migrations=tuple(m for m in found.migrations if m.open),
+        residue=tuple(r for r in found.residue if r.cleared_at is None),
+    )
+    reasons = blockers(held, one, asked.web.policy, asked.web.clock.now())
+    return {
+        **host_shape(one),
+        "blockers": wire(reasons),
+        "warnings": [] if finding is None else wire(finding.warnings),
+        "proof": [] if finding is None else wire(finding.proof),
+        "residue": [residue_shape(r) for r in held.residue],
+        "servers": [server_shape(s) for s in held.servers],
+        "migrations": [migration_shape(m) for m in found.migrations],
+        "drain": None if found.drain is None else drain_shape(found.drain),
+    }
+
+
+# --- drains ----------------------------------------------------------------------------------------------------------
+
+
+def drains(asked: Asked) -> dict[str, Any]:
+    """GET /v1/drains: drains by id; `open=true` only those that are not over."""
+    asked.only("after", "limit", "open")
+    after, open_only = asked.text("after") or "", bool(asked.flag("open"))
+    reading = asked.web.store.reading
+    return asked.page(
+        "drains",
+        lambda limit: reading.drains(after=after, limit=limit, open_only=open_only),
+        lambda d: d.drain_id,
+        drain_shape,
+    )
+
+
+def drain(asked: Asked, drain_id: str) -> dict[str, Any]:
+    """GET /v1/drains/{drain_id}: one drain; while it is not over, with its host as /v1/hosts/{host} shows it."""
+    asked.only()
+    found = asked.web.store.reading.drain(drain_id)
+    if found is None:
+        raise unknown(f"There is no drain {drain_id!r}; /v1/drains lists those there are.")
+    out = drain_shape(found)
+    now = asked.web.store.reading.host(found.host) if found.ended_at is None else None
+    if now is not None:
+        detail = _detail(asked, now)
+        out["servers_remaining"] = len(detail["servers"])
+        out.update({name: detail[name] for name in ("empty", "blockers", "migrations")})
+    return out
+
+
+def start_drain(asked: Asked) -> tuple[int, dict[str, Any]]:
+    """POST /v1/drains {"host": HOST}: say that a closed host is to be emptied, where its reason does not tell."""
+    asked.only("host")
+    name = asked.body.get("host")
+    if not isinstance(name, str) or not name:
+        raise bad('Name the host: {"host": "cmp-17"}.')
+    before = _slice(asked, name)
+    if not before.host.closed:
+        raise falcon.HTTPConflict(
+            title="Host is open",
+            description=f"{name} is open: disable its compute service first "
+            f"(openstack compute service set --disable --disable-reason maintenance {name} nova-compute).",
+        )
+    if before.drain is not None and before.drain.ended_at is None:
+        return 200, drain_shape(before.drain)
+    asked.web.request_drain(name)
+    after = _slice(asked, name)
+    if after.drain is None:
+        return 202, {"host": name, "drain_id": None}
+    return 201, drain_shape(after.drain)
+
+
+# --- migrations ------------------------------------------------------------------------------------------------------
+
+
+def migrations(asked: Asked) -> dict[str, Any]:
+    """GET /v1/migrations: under way, and ended (for a year); filters `open`, `host`, `server_id`."""
+    asked.only("after", "limit", "open", "host", "server_id")
+    after, open_only = asked.text("after") or "", bool(asked.flag("open"))
+    name, server_id = asked.text("host"), asked.text("server_id")
+    reading = asked.web.store.reading
+    return asked.page(
+        "migrations",
+        lambda limit: reading.migrations(after=after, limit=limit, open_only=open_only, server_id=server_id, host=name),
+        lambda m: m.key,
+        migration_shape,
+    )
+
+
+def migration(asked: Asked, migration_key: str) -> dict[str, Any]:
+    """GET /v1/migrations/{migration_key}: one migration."""
+    asked.only()
+    found = asked.web.store.reading.migration(migration_key)
+    if found is None:
+        raise unknown(
+            f"There is no migration {migration_key!r}; /v1/migrations lists those there are (by migration_key)."
+        )
+    return migration_shape(found)
+
+
+# --- residue ---------------------------------------------------------------------------------------------------------
+
+
+def residue(asked: Asked) -> dict[str, Any]:
+    """GET /v1/residue: what may be left on dead hosts; `cleared=true` also what was cleared. Always one page."""
+    asked.only("host", "cleared")
+    rows = asked.web.store.reading.residue(asked.text("host"), cleared=None if asked.flag("cleared") else False)
+    return {"residue": [residue_shape(row) for row in rows], "next": None}
+
+
+def clear_residue(asked: Asked, host: str) -> dict[str, Any]:
+    """POST /v1/residue/{host}/clear {"who": NAME}: an operator has seen to it that nothing is left on the host."""
+    asked.only("who")
+    who = asked.body.get("who")
+    if who is not None and not isinstance(who, str):
+        raise bad("who must be a text.")
+    before = _slice(asked, host)
+    open_before = [r for r in before.residue if r.cleared_at is None]
+    accepted = before.host.history_unknown
+    if open_before or accepted:
+        asked.web.clear_residue(host, who)
+    return {"host": host, "cleared": len(open_before), "history_accepted": accepted}
+
+
+# --- status ----------------------------------------------------------------------------------------------------------
+
+
+def status(asked: Asked) -> dict[str, Any]:
+    """GET /v1/status: who leads, what is heard and read, how much is known, and how the closed hosts stand."""
+    asked.only()
+    web, now = asked.web, asked.web.clock.now()
+    reading = web.store.reading
+    closed = _all(lambda after, limit: reading.hosts(after=after, limit=limit, closed=True), lambda h: h.name)
+    drains = _all(lambda after, limit: reading.drains(after=after, limit=limit, open_only=True), lambda d: d.drain_id)
+    moving = _all(lambda after, limit: reading.migrations(after=after, limit=limit, open_only=True), lambda m: m.key)
+    holder = web.store.leases.holder(web.fleet_lease)
+    knowledge = reading.knowledge()
+    buses = reading.buses()
+    own = plain(dict(web.status()))
+    stalled = {d.host: d.stalled_at for d in drains if d.stalled_at is not None}
+    cloud = own.get("cloud") or {}
+    leader = None if holder is None or holder[1] < now else {"owner": holder[0], "expires_at": moment(holder[1])}
+    out = {
+        "installation": web.installation,
+        "version": maintd.__version__,
+        "now": moment(now),
+        "leader": leader,
+        "memory_since": None if knowledge is None else moment(knowledge.memory_since),
+        "baselined_at": None if knowledge is None else moment(knowledge.baselined_at),
+        "buses": [bus_shape(bus) for bus in buses],
+        "cloud": cloud,
+        "lost_sight": _lost_sight(leader, cloud, buses),
+        "last_sequence": web.store.last_sequence(),
+        "counts": {
+            "hosts_closed": len(closed),
+            "hosts_empty": sum(one.emptied for one in closed),
+            "drains_open": len(drains),
+            "drains_stalled": len(stalled),
+            "migrations_open": len(moving),
+            "migrations_stalled": sum(m.stalled is not None for m in moving),
+            "residue": len(reading.residue()),
+            "quarantined": web.store.quarantine.counts(),
+            "deliveries": _by_endpoint(web.store.deliveries.counts()),
+        },
+        "deliveries_oldest_pending_at": moment(web.store.deliveries.oldest_pending_at()),
+        "hosts": [{**host_shape(one), "stalled_at": moment(stalled.get(one.name))} for one in closed[:LIMIT_MAX]],
+    }
+    return {**own, **out}
+
+
+def _all(fetch: Callable[[str, int], Sequence[T]], key: Callable[[T], str]) -> list[T]:
+    rows: list[T] = []
+    while len(rows) < _STATUS_ROWS_MAX:
+        page = fetch(key(rows[-1]) if rows else "", LIMIT_MAX)
+        rows += page
+        if len(page) < LIMIT_MAX:
+            break
+    return rows
+
+
+def _by_endpoint(counts: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    out: dict[str, dict[str, int]] = {}
+    for (endpoint, state), count in counts.items():
+        out.setdefault(endpoint, {})[state] = count
+    return out
+
+
+def _lost_sight(leader: object, cloud: dict[str, Any], buses: Sequence[Bus]) -> str | None:
+    """Why maintd cannot at present say that a host is empty, as a sentence; None while it can."""
+    if leader is None:
+        return "No maintd holds the fleet lease: nobody watches."
+    if cloud.get("configured") is False:
+        return "No [cloud] is configured: without Nova's API emptiness cannot be proven."
+    if cloud.get("ok") is False:
+        error = cloud.get("last_error") or "no answer"
+        return f"Nova's API does not answer (last answer: {cloud.get('last_success_at') or 'never'}): {error}"
+    return None

@@ -1,0 +1,270 @@
+"""The table of routes, and the two HTTP servers: the API on `[api]`, health on `[metrics]`.
+
+A handler gets an `Asked` and returns what becomes the JSON answer (with a status, where it is not 200). What all
+requests have in common stands here: errors as `{"title", "description"}` with a sentence, strict reading of bodies, and
+the guard against browsers. With `auth = none` the API trusts everybody on this machine, so it must not trust web pages
+that happen to be open on it: the Host header must name the loopback (else a page could rebind its own name to
+127.0.0.1), and a request that changes something must be declared as JSON (a page cannot send that to another origin
+without asking first, and nobody here answers the question).
+
+The health server has threads of its own, so that slow API requests cannot make a live daemon look dead.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import falcon
+import structlog
+from cheroot import wsgi
+
+from maintd.errors import LeaseLost, OperatorError, StoreUnavailable
+from maintd.web import deliveries, events, fleet
+from maintd.web.asking import Asked, bad
+from maintd.web.context import WebApp
+from maintd.web.health import Health, Metrics, Probe
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[..., Any]
+
+ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
+    "/v1/status": {"GET": fleet.status},
+    "/v1/hosts": {"GET": fleet.hosts},
+    "/v1/hosts/{host}": {"GET": fleet.host},
+    "/v1/drains": {"GET": fleet.drains, "POST": fleet.start_drain},
+    "/v1/drains/{drain_id}": {"GET": fleet.drain},
+    "/v1/migrations": {"GET": fleet.migrations},
+    "/v1/migrations/{migration_key}": {"GET": fleet.migration},
+    "/v1/residue": {"GET": fleet.residue},
+    "/v1/residue/{host}/clear": {"POST": fleet.clear_residue},
+    "/v1/events": {"GET": events.events},
+    "/v1/events/{event_id}": {"GET": events.event},
+    "/v1/deliveries": {"GET": deliveries.deliveries},
+    "/v1/deliveries/redeliver": {"POST": deliveries.redeliver},
+    "/v1/deliveries/{delivery_id}": {"GET": deliveries.delivery},
+}
+
+BODY_MAX_BYTES: Final = 64 * 1024
+
+
+def api(web: WebApp, *, loopback_only: bool = True) -> falcon.App[Any, Any]:
+    """The API as a WSGI application. `loopback_only` (auth none) refuses requests made to any other name."""
+    app = falcon.App(middleware=[LoopbackOnly()] if loopback_only else [])
+    app.req_options.strip_url_path_trailing_slash = True
+    _speak_json(app)
+    for path, methods in ROUTES.items():
+        app.add_route(path, _Resource(web, methods))
+    return app
+
+
+def health_api(health: Health) -> falcon.App[Any, Any]:
+    """/metrics, /livez and /readyz as a WSGI application."""
+    app = falcon.App()
+    _speak_json(app)
+    app.add_route("/metrics", Metrics(health.registry))
+    app.add_route("/livez", Probe("alive", health.alive))
+    app.add_route("/readyz", Probe("ready", health.ready))
+    return app
+
+
+class LoopbackOnly:
+    """Refuses a Host header that does not name the loopback."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        given = req.env.get("HTTP_HOST")
+        if given is not None and not names_loopback(given):
+            raise falcon.HTTPForbidden(
+                title="Wrong host",
+                description="This API has no authentication and answers only to requests made to the loopback "
+                "(127.0.0.1, ::1 or localhost).",
+            )
+
+
+def names_loopback(host_header: str) -> bool:
+    """Whether a Host header names this machine's loopback: localhost or a literal address, with or without a port."""
+    name, _, port = host_header.strip().rpartition(":")
+    if not name or "]" in port:
+        name, port = host_header.strip(), ""
+    if port and not port.isdigit():
+        return False
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    if name.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class _Resource:
+    """What falcon wants to see for one line of the table."""
+
+    def __init__(self, web: WebApp, methods: Mapping[str, Handler]) -> None:
+        self._web = web
+        for method, handler in methods.items():
+            setattr(self, f"on_{method.lower()}", self._responder(handler))
+
+    def _responder(self, handler: Handler) -> Callable[..., None]:
+        def respond(req: falcon.Request, resp: falcon.Response, **path: str) -> None:
+            body = _body(req) if req.method == "POST" else {}
+            answer = handler(Asked(self._web, req.params, body), **path)
+            if isinstance(answer, tuple):
+                resp.status, answer = answer
+            _answer(resp, answer)
+
+        return respond
+
+
+def _answer(resp: falcon.Response, answer: Any) -> None:
+    resp.content_type = falcon.MEDIA_JSON
+    resp.set_header("Cache-Control", "no-store")
+    resp.set_header("X-Content-Type-Options", "nosniff")
+    resp.data = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _body(req: falcon.Request) -> dict[str, Any]:
+    if (req.content_type or "").partition(";")[0].strip().lower() != falcon.MEDIA_JSON:
+        raise falcon.HTTPUnsupportedMediaType(
+            title="Not JSON", description="Send a JSON object, with Content-Type: application/json."
+        )
+    raw = req.bounded_stream.read(BODY_MAX_BYTES + 1)
+    if len(raw) > BODY_MAX_BYTES:
+        raise falcon.HTTPContentTooLarge(
+            title="Too much", description=f"A body has {BODY_MAX_BYTES // 1024} KiB at most."
+        )
+    try:
+        body = json.loads(raw) if raw.strip() else {}
+    except (ValueError, RecursionError):
+        raise bad("The body is not JSON.") from None
+    if not isinstance(body, dict):
+        raise bad('The body must be a JSON object, such as {"host": "cmp-17"}.')
+    return body
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def _speak_json(app: falcon.App[Any, Any]) -> None:
+    app.set_error_serializer(_serialise_error)
+    for error, handler in (
+        (Exception, _our_fault),
+        (OperatorError, _operators_fault),
+        (StoreUnavailable, _no_store),
+        (LeaseLost, _no_lease),
+    ):
+        app.add_error_handler(error, handler)
+
+
+def _serialise_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    description = error.description
+    if not description:
+        if isinstance(error, falcon.HTTPNotFound):
+            description = f"There is nothing at {req.path}; begin at /v1/status."
+        elif isinstance(error, falcon.HTTPMethodNotAllowed):
+            allowed = (error.headers or {}).get("Allow", "") if isinstance(error.headers, dict) else ""
+            description = f"{req.path} cannot be asked with {req.method}; it takes {allowed}."
+        else:
+            description = "The request cannot be answered."
+    title = error.title.partition(" ")[2] if error.title[:3].isdigit() else error.title
+    _answer(resp, {"title": title, "description": description})
+
+
+def _our_fault(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+    log.error("request_failed", method=req.method, path=req.path, exc_info=error)
+    resp.status = 500
+    _answer(resp, {"title": "Internal error", "description": "This is maintd's fault; its log has the details."})
+
+
+def _operators_fault(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+    resp.status = 409
+    _answer(resp, {"title": "Not possible", "description": str(error)})
+
+
+def _no_store(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+    resp.status = 503
+    resp.set_header("Retry-After", "5")
+    _answer(resp, {"title": "No database", "description": f"The database cannot be used now: {error}"})
+
+
+def _no_lease(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+    resp.status = 503
+    resp.set_header("Retry-After", "5")
+    description = "Another controller holds the fleet, or none does yet: ask the leader that /v1/status names."
+    _answer(resp, {"title": "Not the leader", "description": description})
+
+
+# --- serving ---------------------------------------------------------------------------------------------------------
+
+
+class _Cheroot(wsgi.Server):
+    """Cheroot, complaining into our log."""
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        log.log(max(level, logging.INFO), "http_server_complains", detail=msg, exc_info=traceback)
+
+
+class HttpServer:
+    """One HTTP server in a thread of its own. `start` binds, so that a taken port is known at once."""
+
+    def __init__(self, name: str, app: Callable[..., Any], host: str, port: int, threads: int = 8) -> None:
+        self.name = name
+        self._server = _Cheroot(
+            (host, port),
+            app,
+            numthreads=threads,
+            server_name="maintd",
+            timeout=10,
+            shutdown_timeout=2,
+            request_queue_size=64,
+        )
+        self._server.max_request_header_size = 32 * 1024
+        self._server.max_request_body_size = 2 * BODY_MAX_BYTES
+        self._server.version = self._server.software = "maintd"
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen, and serve from now on. Raises OperatorError where the address cannot be had."""
+        host, port = self._server.bind_addr
+        try:
+            self._server.prepare()
+        except OSError as wrong:
+            raise OperatorError(
+                f"[{self.name}] listen: {host}:{port} cannot be listened on ({_reason(wrong)}); choose another "
+                "address, or stop what uses it."
+            ) from wrong
+        self._thread = threading.Thread(target=self._server.serve, name=f"http-{self.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that are listened on; the port is the real one, where 0 was asked for."""
+        host, port = self._server.bind_addr[:2]
+        return str(host), int(port)
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def stop(self) -> None:
+        """Stop listening; requests under way get two seconds."""
+        self._server.stop()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+
+def _reason(wrong: OSError) -> str:
+    """The system's word for what went wrong, which cheroot wraps in an error of its own."""
+    inner: BaseException | None = wrong
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return str(wrong)

@@ -1,0 +1,92 @@
+"""The domain's values as JSON: which of their fields the API promises, and under which name.
+
+Not every field is shown: those that only serve the reducer's bookkeeping stay inside, so that they can change. Names
+are those of the events (`host`, `migration_key`); times are RFC 3339 texts in UTC, null where unknown; Nova's words
+are kept as they came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Final
+
+from maintd.domain.events import instant_text, wire
+from maintd.domain.model import Bus, Drain, Host, Migration, Residue, Server
+
+_INSTANTS: Final = frozenset({"since", "stalled_since", "down_since", "memory_since", "blind_from", "at"})
+
+_HOST: Final = (
+    "service_uuid disabled disabled_reason forced_down up down_since closed closed_at found history_unknown"
+    " emptied_at drain_id seen_at"
+).split()
+_SERVER: Final = "server_id project_id name host landing vm_state task_state fault updated_at seen_at".split()
+_MIGRATION: Final = (
+    "migration_id migration_uuid server_id kind phase status source destination begun_at moved_at updated_at ended_at"
+    " stalled stalled_since aborted post_copy percent progress sampled_at request_id fault"
+).split()
+_DRAIN: Final = (
+    "drain_id host started_at reason forced_down found requested servers_total moved_at stalled_at ended_at outcome"
+    " removed"
+).split()
+_RESIDUE: Final = "host server_id kind since service_uuid migration_uuid detail cleared_at cleared_by".split()
+_BUS: Final = "connected blind_from reconnected_at last_message_at".split()
+
+
+def is_instant(name: str) -> bool:
+    """Whether a field of this name is a moment."""
+    return name.endswith("_at") or name in _INSTANTS
+
+
+def moment(at: float | None) -> str | None:
+    """A moment as text; None and the core's 0.0 ("never yet") are null."""
+    return None if not at else instant_text(at)
+
+
+def pick(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Some fields of a value, ready for JSON."""
+    return {name: moment(getattr(value, name)) if is_instant(name) else wire(getattr(value, name)) for name in names}
+
+
+def plain(value: Any) -> Any:
+    """Nested mappings ready for JSON: numbers under the name of a moment become texts."""
+    if isinstance(value, dict):
+        return {
+            key: moment(item) if is_instant(key) and isinstance(item, (int, float)) else plain(item)
+            for key, item in value.items()
+        }
+    if dataclasses.is_dataclass(value):
+        return wire(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def host_shape(host: Host) -> dict[str, Any]:
+    """A host. `empty` is null while it is open: nobody asks then. `checked_at` is the last verification pass."""
+    return {
+        "host": host.name,
+        "empty": host.emptied if host.closed else None,
+        "checked_at": None if host.finding is None else moment(host.finding.at),
+        **pick(host, _HOST),
+    }
+
+
+def server_shape(server: Server) -> dict[str, Any]:
+    return pick(server, _SERVER)
+
+
+def migration_shape(migration: Migration) -> dict[str, Any]:
+    return {"migration_key": migration.key, **pick(migration, _MIGRATION)}
+
+
+def drain_shape(drain: Drain) -> dict[str, Any]:
+    return pick(drain, _DRAIN)
+
+
+def residue_shape(residue: Residue) -> dict[str, Any]:
+    return pick(residue, _RESIDUE)
+
+
+def bus_shape(bus: Bus) -> dict[str, Any]:
+    return {"bus": bus.name, **pick(bus, _BUS)}
