@@ -24,40 +24,29 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
     ColumnElement,
     Connection,
     CursorResult,
     Double,
+    Integer,
     Row,
     Select,
     String,
     Text,
     and_,
-    column,
+    bindparam,
     delete,
     func,
     insert,
     literal,
     null,
     select,
-    table,
     update,
 )
 
 from maintd.store.delivery_tables import deliveries, delivery_attempts, disabled_endpoints
 from maintd.store.engine import Database
-
-events = table(
-    "events",
-    column("sequence", BigInteger),
-    column("id", String),
-    column("type", String),
-    column("subject", String),
-    column("body", Text),
-    column("fanned_out", Boolean),
-)
+from maintd.store.tables import events
 
 State = Literal["pending", "claimed", "delivered", "dead"]
 OPEN: Final = ("pending", "claimed")
@@ -66,6 +55,119 @@ _CHUNK: Final = 500
 """Most values in one IN list; SQLite's old limit is 999 parameters a statement."""
 
 T = TypeVar("T")
+
+
+# -- the statements of the hot path, built once: building one costs more than SQLite takes to run it
+
+
+_d, _other, _e = deliveries.c, deliveries.alias(), events.c
+_B_LINE: Final = and_(_d.endpoint == bindparam("b_endpoint"), _d.subject == bindparam("b_subject"))
+
+# Events without deliveries, oldest first.
+_NOT_FANNED_OUT: Final = (
+    select(_e.sequence, _e.id, _e.type, _e.subject)
+    .where(_e.fanned_out.is_(False))
+    .order_by(_e.sequence)
+    .limit(bindparam("b_limit", type_=Integer))
+)
+# Mark them, those that nobody else marked meanwhile.
+_MARK_FANNED_OUT: Final = (
+    update(events)
+    .where(_e.sequence.in_(bindparam("b_sequences", expanding=True)), _e.fanned_out.is_(False))
+    .values(fanned_out=True)
+)
+_MAKE: Final = insert(deliveries)
+_DISABLED: Final = select(disabled_endpoints.c.endpoint)
+
+# Is anybody unfinished in this line?
+_OPEN_IN_LINE: Final = select(_d.id).where(_B_LINE, _d.state.in_(OPEN)).limit(1)
+# Who of this line is due or in flight?
+_HEAD_OF_LINE: Final = select(_d.id).where(_B_LINE, _d.state.in_(OPEN), _d.due_at.is_not(None)).limit(1)
+# Who comes next in this line?
+_FIRST_IN_LINE: Final = select(_d.id).where(_B_LINE, _d.state == "pending").order_by(_d.sequence).limit(1)
+_MAKE_DUE: Final = (
+    update(deliveries)
+    .where(_d.id == bindparam("b_id"), _d.state == "pending", _d.due_at.is_(None))
+    .values(due_at=bindparam("b_now"))
+)
+
+_ENDPOINTS_DUE: Final = select(_d.endpoint).where(_d.due_at <= bindparam("b_now")).distinct()
+# What of an endpoint is due, longest first, and has nobody of its line in flight.
+_DUE: Final = (
+    select(_d.id, _d.subject, _d.state, _d.lease_owner)
+    .where(
+        _d.endpoint == bindparam("b_endpoint"),
+        _d.due_at <= bindparam("b_now"),
+        ~select(_other.c.id)
+        .where(
+            _other.c.endpoint == _d.endpoint,
+            _other.c.subject == _d.subject,
+            _other.c.state == "claimed",
+            _other.c.due_at > bindparam("b_now"),
+        )
+        .exists(),
+    )
+    .order_by(_d.due_at, _d.sequence)
+    .limit(bindparam("b_limit", type_=Integer))
+)
+# Claim one, if it still is as it was read.
+_CLAIM: Final = (
+    update(deliveries)
+    .where(
+        _d.id == bindparam("b_id"),
+        _d.state == bindparam("b_state"),
+        _d.due_at <= bindparam("b_now"),
+        func.coalesce(_d.lease_owner, "") == bindparam("b_was"),
+    )
+    .values(state="claimed", lease_owner=bindparam("b_owner"), due_at=bindparam("b_until"))
+)
+_NEXT_DUE: Final = select(func.min(_d.due_at))
+
+# End a claim that is still held.
+_FINISH: Final = (
+    update(deliveries)
+    .where(_d.id == bindparam("b_id"), _d.state == "claimed", _d.lease_owner == bindparam("b_owner"))
+    .values(
+        state=bindparam("b_state"),
+        lease_owner=None,
+        attempts=_d.attempts + 1,
+        due_at=bindparam("b_due_at"),
+        finished_at=bindparam("b_finished_at"),
+        first_failed_at=func.coalesce(_d.first_failed_at, bindparam("b_failed_at", type_=Double)),
+    )
+)
+_RECORD: Final = insert(delivery_attempts)
+_LINE_OF: Final = select(_d.endpoint, _d.subject).where(_d.id == bindparam("b_id"))
+
+# A delivery with its event's text.
+_SELECTED: Final[Select[Any]] = select(
+    _d.id,
+    _d.endpoint,
+    _d.event_id,
+    _d.event_type,
+    _d.subject,
+    _d.sequence,
+    _e.body,
+    _d.attempts,
+    _d.created_at,
+    _d.due_at,
+    _d.state,
+    _d.first_failed_at,
+).select_from(deliveries.outerjoin(events, _e.id == _d.event_id))
+_ONE: Final[Select[Any]] = _SELECTED.where(_d.id == bindparam("b_id"))
+
+# Lines in which somebody waits and nobody is due or in flight.
+_waiting = select(_d.endpoint, _d.subject).where(_d.state == "pending", _d.due_at.is_(None)).distinct().subquery()
+_HEADLESS: Final = select(_waiting.c.endpoint, _waiting.c.subject).where(
+    ~select(_other.c.id)
+    .where(
+        _other.c.endpoint == _waiting.c.endpoint,
+        _other.c.subject == _waiting.c.subject,
+        _other.c.state.in_(OPEN),
+        _other.c.due_at.is_not(None),
+    )
+    .exists()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +244,7 @@ class Deliveries:
         `route(event_type)` names the endpoints. Events are taken oldest first. For an endpoint that asked to be left
         alone the delivery is made dead at once: it is listed, and can be redelivered.
         """
-        waiting = select(events.c.sequence).where(events.c.fanned_out.is_(False)).limit(1)
-        if self._database.read(lambda connection: connection.execute(waiting).first()) is None:
+        if self._database.read(lambda connection: connection.execute(_NOT_FANNED_OUT, {"b_limit": 1}).first()) is None:
             return 0
         try:
             return self._database.write(lambda connection: _fan_out(connection, route, now, limit))
@@ -169,12 +270,12 @@ class Deliveries:
         mistaken for each other.
         """
 
-        def seek(connection: Connection) -> list[_Candidate]:
-            return _due(connection, now, limit, skip_endpoints, room)
-
-        if limit <= 0 or not self._database.read(seek):
+        if limit <= 0:
             return []
-        return self._database.write(lambda connection: _claim(connection, seek(connection), owner, now, lease_s))
+        due = self._database.read(lambda connection: _due(connection, now, limit, skip_endpoints, room))
+        if not due:
+            return []
+        return self._database.write(lambda connection: _claim(connection, due, owner, now, lease_s))
 
     def finish(
         self,
@@ -215,7 +316,7 @@ class Deliveries:
         """Mark an endpoint as not to be called any more and give up what waits for it; False: it was so before."""
 
         def work(connection: Connection) -> bool:
-            new = connection.execute(_disabled(endpoint)).first() is None
+            new = endpoint not in set(connection.execute(_DISABLED).scalars())
             if new:
                 values = {"endpoint": endpoint, "disabled_at": now, "reason": reason}
                 connection.execute(insert(disabled_endpoints).values(values))
@@ -256,7 +357,7 @@ class Deliveries:
         event_id: str | None = None,
     ) -> list[Delivery]:
         """Deliveries by id, from the one after `after`."""
-        statement = _selected().where(deliveries.c.id > after).order_by(deliveries.c.id).limit(limit)
+        statement = _SELECTED.where(deliveries.c.id > after).order_by(deliveries.c.id).limit(limit)
         for name, value in (("state", state), ("endpoint", endpoint), ("event_id", event_id)):
             if value is not None:
                 statement = statement.where(deliveries.c[name] == value)
@@ -264,7 +365,7 @@ class Deliveries:
 
     def get(self, delivery_id: int) -> Delivery | None:
         """One delivery, or None."""
-        statement = _selected().where(deliveries.c.id == delivery_id)
+        statement = _SELECTED.where(deliveries.c.id == delivery_id)
         row = self._database.read(lambda connection: connection.execute(statement).first())
         return None if row is None else _delivery(row)
 
@@ -332,8 +433,7 @@ class Deliveries:
 
     def next_due_at(self) -> float | None:
         """When the next delivery is due, leases that end included; None when nothing waits."""
-        statement = select(func.min(deliveries.c.due_at))
-        return self._database.read(lambda connection: connection.execute(statement).scalar())
+        return self._database.read(lambda connection: connection.execute(_NEXT_DUE).scalar())
 
     def counts(self) -> dict[tuple[str, str], int]:
         """(endpoint, state) -> how many."""
@@ -359,26 +459,19 @@ class Deliveries:
         return self._database.write(work)
 
 
-# -- the statements, each in a transaction of the caller's
+# -- what runs in a transaction of the caller's
 
 
 def _fan_out(connection: Connection, route: Callable[[str], Sequence[str]], now: float, limit: int) -> int:
-    e = events.c
-    batch = connection.execute(
-        select(e.sequence, e.id, e.type, e.subject).where(e.fanned_out.is_(False)).order_by(e.sequence).limit(limit)
-    ).all()
+    batch = connection.execute(_NOT_FANNED_OUT, {"b_limit": limit}).all()
     if not batch:
         return 0
     marked = 0
     for chunk in _chunks([row.sequence for row in batch]):
-        marked += _rows(
-            connection.execute(
-                update(events).where(e.sequence.in_(chunk), e.fanned_out.is_(False)).values(fanned_out=True)
-            )
-        )
+        marked += _rows(connection.execute(_MARK_FANNED_OUT, {"b_sequences": chunk}))
     if marked != len(batch):
         raise _LostRace  # another controller was first; what it left comes in the next round
-    disabled = set(connection.execute(select(disabled_endpoints.c.endpoint)).scalars())
+    disabled = set(connection.execute(_DISABLED).scalars())
     made: list[dict[str, Any]] = []
     occupied: set[tuple[str, str]] = set()
     for event in batch:
@@ -386,7 +479,7 @@ def _fan_out(connection: Connection, route: Callable[[str], Sequence[str]], now:
         for endpoint in route(event.type):
             line = (endpoint, subject)
             if endpoint not in disabled and line not in occupied:
-                at_head = not _has_open(connection, *line)
+                at_head = connection.execute(_OPEN_IN_LINE, _line(*line)).first() is None
                 occupied.add(line)
             else:
                 at_head = False
@@ -405,7 +498,7 @@ def _fan_out(connection: Connection, route: Callable[[str], Sequence[str]], now:
                 }
             )
     if made:
-        connection.execute(insert(deliveries), made)
+        connection.execute(_MAKE, made)
     for endpoint in disabled:
         refused = [one["event_id"] for one in made if one["endpoint"] == endpoint]
         for ids in _chunks(refused):
@@ -447,33 +540,15 @@ def _due(
     room: Mapping[str, int] | None,
 ) -> list[_Candidate]:
     """What to claim now, the endpoints taking turns."""
-    d = deliveries.c
-    waiting = connection.execute(select(d.endpoint).where(d.due_at <= now).distinct()).scalars()
-    other = deliveries.alias()
-    in_flight = (
-        select(other.c.id)
-        .where(
-            other.c.endpoint == d.endpoint,
-            other.c.subject == d.subject,
-            other.c.state == "claimed",
-            other.c.due_at > now,
-        )
-        .exists()
-    )
+    waiting = connection.execute(_ENDPOINTS_DUE, {"b_now": now}).scalars()
     queues: list[list[_Candidate]] = []
     for endpoint in sorted(set(waiting) - set(skip_endpoints)):
         most = limit if room is None else min(limit, room.get(endpoint, 0))
         if most <= 0:
             continue
-        rows = connection.execute(
-            select(d.id, d.subject, d.state, d.lease_owner)
-            .where(d.endpoint == endpoint, d.due_at <= now, ~in_flight)
-            .order_by(d.due_at, d.sequence)
-            .limit(most)
-        ).all()
         seen: set[str] = set()
         queue: list[_Candidate] = []
-        for row in rows:
+        for row in connection.execute(_DUE, {"b_endpoint": endpoint, "b_now": now, "b_limit": most}):
             if row.subject not in seen:  # two heads in one line: only the first this time
                 seen.add(row.subject)
                 queue.append(_Candidate(row.id, row.state, row.lease_owner))
@@ -485,121 +560,69 @@ def _due(
 def _claim(
     connection: Connection, candidates: Sequence[_Candidate], owner: str, now: float, lease_s: float
 ) -> list[Delivery]:
-    d = deliveries.c
+    claimed: list[Delivery] = []
     for row in candidates:
-        unchanged: ColumnElement[bool] = and_(d.id == row.id, d.state == row.state, d.due_at <= now)
-        unchanged = and_(
-            unchanged, d.lease_owner.is_(None) if row.lease_owner is None else d.lease_owner == row.lease_owner
-        )
-        connection.execute(
-            update(deliveries).where(unchanged).values(state="claimed", lease_owner=owner, due_at=now + lease_s)
-        )
-    claimed: dict[int, Delivery] = {}
-    for chunk in _chunks([row.id for row in candidates]):
-        mine = _selected().where(d.id.in_(chunk), d.state == "claimed", d.lease_owner == owner)
-        claimed |= {delivery.id: delivery for delivery in map(_delivery, connection.execute(mine))}
-    return [claimed[row.id] for row in candidates if row.id in claimed]
+        values = {
+            "b_id": row.id,
+            "b_state": row.state,
+            "b_was": row.lease_owner or "",
+            "b_now": now,
+            "b_owner": owner,
+            "b_until": now + lease_s,
+        }
+        if _rows(connection.execute(_CLAIM, values)) == 1:
+            claimed.append(_delivery(connection.execute(_ONE, {"b_id": row.id}).one()))
+    return claimed
 
 
 def _finish(connection: Connection, finish: Finish) -> bool:
-    d = deliveries.c
-    ended_at = finish.attempt.ended_at
-    mine = and_(d.id == finish.delivery_id, d.state == "claimed", d.lease_owner == finish.owner)
-    values: dict[Any, Any] = {"state": finish.state, "lease_owner": None, "attempts": d.attempts + 1}
-    if finish.state == "pending":
-        values["due_at"] = ended_at if finish.due_at is None else finish.due_at
-    else:
-        values |= {"due_at": None, "finished_at": ended_at}
-    if finish.state != "delivered":
-        values["first_failed_at"] = func.coalesce(d.first_failed_at, finish.attempt.at)
-    if _rows(connection.execute(update(deliveries).where(mine).values(values))) == 0:
+    attempt, again = finish.attempt, finish.state == "pending"
+    due_at = attempt.ended_at if finish.due_at is None else finish.due_at
+    values = {
+        "b_id": finish.delivery_id,
+        "b_owner": finish.owner,
+        "b_state": finish.state,
+        "b_due_at": due_at if again else None,
+        "b_finished_at": None if again else attempt.ended_at,
+        "b_failed_at": None if finish.state == "delivered" else attempt.at,
+    }
+    if _rows(connection.execute(_FINISH, values)) == 0:
         return False
-    a = finish.attempt
     connection.execute(
-        insert(delivery_attempts).values(
-            delivery_id=finish.delivery_id,
-            at=a.at,
-            duration_s=a.duration_s,
-            status=a.status,
-            outcome=a.outcome,
-            detail=a.detail,
-        )
+        _RECORD,
+        {
+            "delivery_id": finish.delivery_id,
+            "at": attempt.at,
+            "duration_s": attempt.duration_s,
+            "status": attempt.status,
+            "outcome": attempt.outcome,
+            "detail": attempt.detail,
+        },
     )
-    if finish.state in FINISHED:
-        line = connection.execute(select(d.endpoint, d.subject).where(d.id == finish.delivery_id)).one()
-        _call_up(connection, line.endpoint, line.subject, ended_at)
+    if not again:
+        line = connection.execute(_LINE_OF, {"b_id": finish.delivery_id}).one()
+        _call_up(connection, line.endpoint, line.subject, attempt.ended_at)
     return True
 
 
 def _call_up(connection: Connection, endpoint: str, subject: str, now: float) -> None:
     """Make the first of a line due, if it waits."""
-    d = deliveries.c
-    first = connection.execute(
-        select(d.id)
-        .where(d.endpoint == endpoint, d.subject == subject, d.state == "pending")
-        .order_by(d.sequence)
-        .limit(1)
-    ).scalar()
+    first = connection.execute(_FIRST_IN_LINE, _line(endpoint, subject)).scalar()
     if first is not None:
-        connection.execute(
-            update(deliveries).where(d.id == first, d.state == "pending", d.due_at.is_(None)).values(due_at=now)
-        )
-
-
-def _has_open(connection: Connection, endpoint: str, subject: str) -> bool:
-    d = deliveries.c
-    statement = select(d.id).where(d.endpoint == endpoint, d.subject == subject, d.state.in_(OPEN)).limit(1)
-    return connection.execute(statement).first() is not None
+        connection.execute(_MAKE_DUE, {"b_id": first, "b_now": now})
 
 
 def _has_head(connection: Connection, endpoint: str, subject: str) -> bool:
-    d = deliveries.c
-    statement = (
-        select(d.id)
-        .where(d.endpoint == endpoint, d.subject == subject, d.state.in_(OPEN), d.due_at.is_not(None))
-        .limit(1)
-    )
-    return connection.execute(statement).first() is not None
+    return connection.execute(_HEAD_OF_LINE, _line(endpoint, subject)).first() is not None
+
+
+def _line(endpoint: str, subject: str) -> dict[str, str]:
+    return {"b_endpoint": endpoint, "b_subject": subject}
 
 
 def _headless(connection: Connection) -> list[tuple[str, str]]:
     """Lines in which somebody waits and nobody is due or in flight."""
-    d, other = deliveries.c, deliveries.alias()
-    lines = select(d.endpoint, d.subject).where(d.state == "pending", d.due_at.is_(None)).distinct().subquery()
-    known = (
-        select(other.c.id)
-        .where(
-            other.c.endpoint == lines.c.endpoint,
-            other.c.subject == lines.c.subject,
-            other.c.state.in_(OPEN),
-            other.c.due_at.is_not(None),
-        )
-        .exists()
-    )
-    rows = connection.execute(select(lines.c.endpoint, lines.c.subject).where(~known)).all()
-    return [(row.endpoint, row.subject) for row in rows]
-
-
-def _selected() -> Select[Any]:
-    d = deliveries.c
-    return select(
-        d.id,
-        d.endpoint,
-        d.event_id,
-        d.event_type,
-        d.subject,
-        d.sequence,
-        events.c.body,
-        d.attempts,
-        d.created_at,
-        d.due_at,
-        d.state,
-        d.first_failed_at,
-    ).select_from(deliveries.outerjoin(events, events.c.id == d.event_id))
-
-
-def _disabled(endpoint: str) -> Select[Any]:
-    return select(disabled_endpoints.c.endpoint).where(disabled_endpoints.c.endpoint == endpoint)
+    return [(row.endpoint, row.subject) for row in connection.execute(_HEADLESS)]
 
 
 def _delivery(row: Row[Any]) -> Delivery:

@@ -10,19 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Double,
-    String,
-    Table,
-    Text,
-    create_engine,
-    insert,
-    text,
-)
+from sqlalchemy import Connection, Table, create_engine, insert, text
 from sqlalchemy.pool import NullPool
 
 from maintd.errors import StoreUnavailable
@@ -30,19 +18,6 @@ from maintd.store import delivery_tables as _tables  # noqa: F401  (makes its ta
 from maintd.store import engine
 from maintd.store.deliveries import Deliveries
 from maintd.store.tables import metadata
-
-if "events" not in metadata.tables:
-    Table(
-        "events",
-        metadata,
-        Column("sequence", BigInteger, primary_key=True, autoincrement=False),
-        Column("id", String(64), unique=True, nullable=False),
-        Column("type", String(128), nullable=False),
-        Column("subject", String(255), nullable=False),
-        Column("time", Double, nullable=False),
-        Column("body", Text, nullable=False),
-        Column("fanned_out", Boolean, nullable=False, index=True),
-    )
 
 T = TypeVar("T")
 
