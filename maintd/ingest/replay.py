@@ -18,7 +18,7 @@ from maintd.domain.fleet import Fleet
 from maintd.domain.model import Knowledge, Policy
 from maintd.domain.observations import BusSeen
 from maintd.ingest.admit import Admission
-from maintd.nova.answers import Answer, PassTracker, normalise_answer
+from maintd.nova.answers import Answer, Pages, PassTracker
 from maintd.nova.notifications import Notification
 
 REMEMBERED_IDS = 100_000
@@ -36,7 +36,7 @@ def replay(
     clock = ManualClock()
     fleet = keep if keep is not None else Fleet(policy)
     admission = Admission(fleet, clock=clock, ids=lambda: f"{next(numbers):012d}", installation=installation)
-    passes = PassTracker()
+    passes, pages = PassTracker(), Pages()
     handled: dict[str, None] = {}
     began = False
     for at, item in lines:
@@ -55,6 +55,8 @@ def replay(
                 del handled[next(iter(handled))]
             yield from admission.admit_notifications((item,))
         elif isinstance(item, Answer):
-            yield from admission.admit((*passes.before(item), *normalise_answer(item)))
+            begun = passes.begun(item)
+            observations = pages.observations(item)
+            yield from admission.admit((begun, *observations) if begun is not None else observations)
         elif isinstance(item, BusSeen):
             yield from admission.admit((item,))

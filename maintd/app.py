@@ -1,0 +1,166 @@
+"""The commands that do maintd's work: run, demo, replay, record, prove, and removing our queue.
+
+Here a configuration becomes a running thing; `daemon.py` has the daemon itself, `demo.py` the demonstration. Imports are
+inside the functions, so that a command pays for what it uses. Nothing here judges or keeps anything.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maintd.errors import OperatorError
+
+if TYPE_CHECKING:
+    from maintd.config import Config
+
+
+def run(config: Config) -> int:
+    """Run the daemon until SIGTERM or SIGINT; 0 after a clean end."""
+    import os
+
+    from maintd import log
+    from maintd.daemon import Daemon
+
+    log.configure(config.log.level, config.log.format)
+    for warning in config.warnings:
+        log.get_logger("maintd").warning("configuration", detail=warning)
+    daemon = Daemon(config)
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: daemon.request_stop())
+    signal.signal(signal.SIGHUP, lambda *_: log.get_logger("maintd").warning("reload_refused", detail=_NO_RELOAD))
+    daemon.start()
+    try:
+        daemon.wait()
+    finally:
+        # Nothing that hangs (a broker that never answers, a resolver) may keep us: systemd would kill us anyway.
+        alarm = threading.Timer(9.5, lambda: os._exit(0))
+        alarm.daemon = True
+        alarm.start()
+        daemon.stop()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+_NO_RELOAD = "maintd reads its configuration once, at start: restart it to change something."
+
+
+def demo() -> int:
+    """Play the story; 0 when it came out as it must."""
+    from maintd.demo import play
+
+    return play()
+
+
+def replay(paths: Sequence[Path], config: Config | None, estimates: Path | None) -> int:
+    """Print the events that recordings lead to, one CloudEvent a line; with `estimates`, progress samples there."""
+    import json
+
+    from maintd.domain.events import instant_text
+    from maintd.domain.model import Policy
+    from maintd.domain.observations import ProgressSeen
+    from maintd.ingest import replay as replaying
+    from maintd.ingest.recording import Recording
+    from maintd.nova.answers import Answer, normalise_answer
+
+    recording = Recording(list(paths))
+    if config is None:
+        policy, installation = Policy(), "main"
+    else:
+        from maintd.daemon import policy_of
+
+        policy, installation = policy_of(config), config.installation
+    for event in replaying.replay(recording, policy, installation):
+        sys.stdout.write(event.as_json() + "\n")
+    sys.stdout.flush()
+    if estimates is not None:
+        # No estimator yet: what is not known is written as unknown, once per sample.
+        with estimates.open("w", encoding="utf-8") as out:
+            for at, item in Recording(list(paths)):
+                if isinstance(item, Answer):
+                    for seen in normalise_answer(item):
+                        if isinstance(seen, ProgressSeen):
+                            row: dict[str, Any] = {"at": instant_text(at), "server_id": seen.server_id}
+                            row |= {"eta_seconds": None, "eta_low_seconds": None, "eta_high_seconds": None}
+                            out.write(json.dumps(row) + "\n")
+    for kind, n in sorted(recording.skipped.items()):
+        print(f"maintd: {n} lines passed over ({kind}).", file=sys.stderr)
+    return 0
+
+
+def record(config: Config, path: Path) -> int:
+    """Write what the buses carry to a file until interrupted, through temporary queues."""
+    from maintd.clock import SystemClock
+    from maintd.domain.model import Because
+    from maintd.domain.observations import BusSeen
+    from maintd.ingest.recording import RecordingWriter
+    from maintd.nova.listener import tap
+
+    if not config.buses:
+        raise OperatorError("There is nothing to record: no [bus] transport_url is configured.")
+    clock = SystemClock()
+    stop = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: stop.set())
+    lock = threading.Lock()
+    counted = 0
+    failures: list[BaseException] = []
+    with path.open("x", encoding="utf-8") as out:
+        writer = RecordingWriter(out)
+
+        def listen(bus: Any) -> None:
+            def take(routing_key: str, body: str) -> None:
+                nonlocal counted
+                with lock:
+                    writer.notification(clock.now(), routing_key, body, bus.name)
+                    counted += 1
+
+            def state(word: str, detail: str) -> None:
+                with lock:
+                    writer.bus(BusSeen(clock.now(), Because("clock"), bus.name, word))
+                print(f"maintd: bus {bus.name}: {word} ({detail})", file=sys.stderr)
+
+            try:
+                tap(bus, take, stop, state)
+            except BaseException as error:
+                failures.append(error)
+                stop.set()
+
+        threads = [threading.Thread(target=listen, args=(bus,), daemon=True) for bus in config.buses]
+        for thread in threads:
+            thread.start()
+        told = 0
+        while not stop.wait(5.0):
+            if counted != told:
+                print(f"maintd: {counted} notifications so far; Ctrl-C ends.", file=sys.stderr)
+                told = counted
+        for thread in threads:
+            thread.join(5.0)
+    if failures:
+        raise failures[0]
+    print(f"maintd: {counted} notifications in {path}.", file=sys.stderr)
+    return 0
+
+
+def prove(config: Config, hosts: Sequence[str], *, json: bool) -> int:
+    """Fresh passes with nothing but the cloud's API: 0 all empty, 3 one is not, 2 unknown, 1 Nova cannot be asked."""
+    from maintd.ingest.prove import prove_hosts
+
+    return prove_hosts(config, hosts, as_json=json)
+
+
+def remove_bus(config: Config, names: Sequence[str]) -> int:
+    """Delete our queues from the brokers, for good."""
+    from maintd.nova.listener import remove_queue
+
+    for bus in config.buses:
+        if bus.name in names:
+            removed = remove_queue(bus)
+            print(f"{bus.name}: {'deleted ' + ', '.join(removed) if removed else 'there was no queue of ours'}")
+    if not config.buses:
+        raise OperatorError("No bus is configured, so there is no queue to remove.")
+    return 0

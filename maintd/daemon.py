@@ -1,0 +1,569 @@
+"""The running daemon: the only place where the parts meet.
+
+A `Daemon` is made of a `Config` and run until told to stop. What every controller does: keep the store, serve the read
+API and the health endpoints, deliver events. What one of them does, the holder of the *fleet lease*: load the fleet into
+memory, consume every bus, reduce, ask Nova. When the lease is lost, that part is taken down and, once the lease is had
+again, put up anew from the store; nothing of it is carried over in memory.
+
+Threads: one *scheduler* (this module's loop: lease, timers, gauges, watchdog), one per bus, those of the polls, the
+dispatcher's, the web servers'. All of them meet in two places only, `Admission` and the store. Nothing here parses,
+judges or decides what is published.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import maintd
+from maintd.clock import Clock, SystemClock
+from maintd.config import Config
+from maintd.delivery.dispatcher import Dispatcher
+from maintd.delivery.sinks.webhook import webhook_endpoint
+from maintd.domain.events import CloudEvent
+from maintd.domain.fleet import Fleet
+from maintd.domain.model import Because, Bus, Knowledge, Policy
+from maintd.domain.observations import BusSeen, DrainRequested, Observation, ResidueCleared
+from maintd.domain.quarantine import Quarantined
+from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
+from maintd.ingest.admit import Admission
+from maintd.ingest.keeper import StoreKeeper
+from maintd.ingest.polls import Polls
+from maintd.log import get_logger
+from maintd.metrics import Metrics
+from maintd.nova.api import NovaApi
+from maintd.nova.listener import Intake
+from maintd.nova.notifications import Notification
+from maintd.store import Fence, Store, open_store
+from maintd.systemd import Notifier, Watchdog
+from maintd.web.context import WebApp
+from maintd.web.health import Health, Tick
+from maintd.web.server import HttpServer, api, health_api
+
+log = get_logger("maintd")
+
+LEASE = "fleet"
+LEASE_TTL_S = 15.0
+LEASE_RENEW_S = 5.0
+TICK_S = 0.1
+GAUGES_S = 1.0
+STOP_S = 9.0
+PURGE_S = 86400.0
+PARTS = {"intake": 60.0, "scheduler": 30.0, "delivery": 30.0}
+"""What the watchdog wants to see moving, and within how many seconds."""
+
+
+def policy_of(config: Config) -> Policy:
+    """The core's policy from the operator's configuration."""
+    return Policy(
+        settle_s=config.drain.settle_s,
+        stalled_after_s=config.drain.stalled_after_s,
+        reason_match=config.drain.reason_match,
+        accept_residue=config.drain.accept_residue,
+        has_cloud=config.cloud is not None,
+        has_bus=bool(config.buses),
+        stall_after_s=config.stall.by_reason(),
+    )
+
+
+class Voice:
+    """Says what was committed: counts it, logs one line per event, wakes the dispatcher."""
+
+    def __init__(self, metrics: Metrics, wake: Callable[[], None]) -> None:
+        self._metrics = metrics
+        self._wake = wake
+        self._unversioned_told_at = 0.0
+
+    def committed(self, events: Sequence[CloudEvent], counted: Counter[str], lag_s: float | None) -> None:
+        for event_type, n in counted.items():
+            self._metrics.notifications_received.labels(event_type).inc(n)
+        if lag_s is not None:
+            self._metrics.notification_lag_seconds.observe(max(0.0, lag_s))
+        if not events:
+            return
+        self._wake()
+        for event in events:
+            self._metrics.events_published.labels(event.type).inc()
+            because = event.data["because"]
+            log.info(
+                "event_published",
+                type=event.type,
+                subject=event.subject,
+                event_id=event.id,
+                server=event.data.get("server_id"),
+                because=because["event_type"] or because["origin"],
+            )
+
+    def odd(self, what: str, detail: str, error: BaseException | None = None) -> None:
+        if what == "unversioned":
+            self._metrics.notifications_unversioned.inc()
+            now = time.monotonic()
+            if now - self._unversioned_told_at > 3600.0:
+                self._unversioned_told_at = now
+                log.warning(
+                    "unversioned_notifications",
+                    detail="Nova sends its old notification format on this topic, which says nothing to maintd: set "
+                    "[notifications] notification_format to 'versioned' or 'both' in nova.conf on every Nova service.",
+                    event_type=detail,
+                )
+            return
+        self._metrics.notifications_quarantined.labels(what).inc()
+        if error is not None:
+            log.error("notification_quarantined", reason=what, detail=detail, exc_info=error)
+        else:
+            log.warning("notification_quarantined", reason=what, detail=detail)
+
+
+class Leading:
+    """What the holder of the fleet lease runs: the fleet, its buses and its polls. Made anew each time."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        fence: Fence,
+        clock: Clock,
+        metrics: Metrics,
+        voice: Voice,
+        lost: Callable[[], None],
+        crash: Callable[[str], None],
+    ) -> None:
+        self.fence = fence
+        self._config = config
+        self._clock = clock
+        self._metrics = metrics
+        self._lost = lost
+        self._pending: deque[Observation] = deque(maxlen=1000)
+        began = clock.monotonic()
+        fleet = Fleet(policy_of(config), store.load_fleet())
+        self.admission = Admission(
+            fleet,
+            clock=clock,
+            ids=lambda: uuid.uuid4().hex,
+            installation=config.installation,
+            sequence=store.last_sequence(),
+            keeper=StoreKeeper(store, fence, clock, metrics.store_commit_seconds.observe),
+            listener=voice,
+            crash=crash,
+        )
+        if fleet.knowledge is None:
+            fleet.put(Knowledge(memory_since=clock.now()))
+        configured = {bus.name for bus in config.buses}
+        for bus in list(fleet.buses()):
+            # What was true of a connection is not true of this process's; a bus no longer configured tells nothing.
+            if bus.name in configured:
+                fleet.put(Bus(bus.name, blind_from=bus.blind_from, last_message_at=bus.last_message_at))
+            else:
+                fleet.drop(bus)
+        log.info("fleet_loaded", took_s=round(clock.monotonic() - began, 3), **fleet.counts())
+        self.api: NovaApi | None = None
+        self.polls: Polls | None = None
+        if config.cloud is not None:
+            self.api = NovaApi(config.cloud, clock, self._called)
+            self.polls = Polls(self.api, self.admission, clock, has_bus=bool(config.buses), metrics=metrics)
+        self.states: dict[str, tuple[str, str]] = {}
+        self.intakes = [Intake(bus, self._admit, self._bus_state, clock) for bus in config.buses]
+
+    def _called(self, service: str, outcome: str) -> None:
+        self._metrics.api_calls.labels(service, outcome).inc()
+
+    def _admit(self, notifications: Sequence[Notification], quarantined: Sequence[Quarantined]) -> None:
+        try:
+            self.admission.admit_notifications(notifications, quarantined)
+        except LeaseLost:
+            self._lost()
+            raise
+        if self.polls is not None:
+            self.polls.wake()
+
+    def _bus_state(self, bus: str, state: str, detail: str) -> None:
+        """An intake's state changed. Never raises: what cannot be kept now is kept by the scheduler, later."""
+        before = self.states.get(bus)
+        self.states[bus] = (state, detail)
+        self._metrics.bus_connected.labels(bus).set(1 if state == "connected" else 0)
+        if before == (state, detail):
+            return
+        told = log.info if state == "connected" else log.warning
+        told("bus_state", bus=bus, state=state, detail=detail)
+        because = Because("clock", f"bus.{state}")
+        now = self._clock.now()
+        if state == "connected":
+            self._pending.append(BusSeen(now, because, bus, "connected"))
+        elif state == "blind":
+            intake = next((i for i in self.intakes if i.bus.name == bus), None)
+            self._pending.append(BusSeen(now, because, bus, "blind", intake.blind_from if intake else None))
+        elif state in ("connecting", "failed") and before is not None and before[0] in ("connected", "paused", "blind"):
+            self._pending.append(BusSeen(now, because, bus, "lost"))
+
+    def start(self) -> None:
+        for intake in self.intakes:
+            intake.start()
+        if self.polls is not None:
+            self.polls.start()
+
+    def stop(self, timeout_s: float) -> None:
+        until = self._clock.monotonic() + timeout_s
+        if self.polls is not None:
+            self.polls.stop()
+        threads = [
+            threading.Thread(target=i.stop, args=(max(0.1, until - self._clock.monotonic()),), daemon=True)
+            for i in self.intakes
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.1, until - self._clock.monotonic()))
+
+    def turn(self) -> None:
+        """One turn of the scheduler: late observations, then timers."""
+        while self._pending:
+            observation = self._pending[0]
+            self.admission.admit((observation,))
+            self._pending.popleft()
+            if self.polls is not None and isinstance(observation, BusSeen) and observation.state == "connected":
+                self.polls.heal()
+        self.admission.tick(self._clock.now())
+        if self.polls is not None:
+            self.polls.wake_if_due()
+
+
+class Daemon:
+    """maintd, running. `start`, then `wait`, then `stop`; or `run` for all three."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        crash: Callable[[str], None] = lambda point: None,
+        notifier: Notifier | None = None,
+    ) -> None:
+        self.config = config
+        self.clock: Clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self._crash = crash
+        self._notifier = notifier or Notifier()
+        self._watchdog = Watchdog(self.clock, PARTS, self._notifier)
+        self._stopping = threading.Event()
+        self._step_down = threading.Event()
+        self._owner = f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.leading: Leading | None = None
+        self._last_renewed = 0.0
+        self._said_standby = False
+        self._store_down = False
+        self._series: dict[str, set[str]] = {}
+        self._thread: threading.Thread | None = None
+        # Made here, so that a configuration that cannot work is refused before anything runs.
+        self._endpoints = [
+            webhook_endpoint(w.name, w.url, (w.secret,) if w.secret else (), w.event_types, self.clock)
+            for w in config.webhooks
+        ]
+        self.store = open_store(config.database.connection, self.clock)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open everything and begin. Raises OperatorError for what an operator must mend first."""
+        if self.store.embedded:
+            self.store.claim_file()
+            self.store.upgrade()
+        else:
+            self.store.require_current()
+        self.voice = Voice(self.metrics, self._wake_dispatcher)
+        self.dispatcher = Dispatcher(
+            self.store.deliveries, self._endpoints, self.clock, meters=_Meters(self.metrics), crash=self._crash
+        )
+        web = WebApp(
+            store=self.store,
+            installation=self.config.installation,
+            clock=self.clock,
+            policy=policy_of(self.config),
+            status=self.status,
+            request_drain=self._request_drain,
+            clear_residue=self._clear_residue,
+            wake_delivery=self._wake_dispatcher,
+            fleet_lease=LEASE,
+        )
+        health = Health(self.store, self.metrics.registry, ticks=self._ticks, degraded=self._degraded)
+        self.api_server = HttpServer("api", api(web), self.config.api.host, self.config.api.port)
+        self.health_server = HttpServer(
+            "metrics", health_api(health), self.config.metrics.host, self.config.metrics.port, threads=4
+        )
+        self.api_server.start()
+        self.health_server.start()
+        self.dispatcher.start()
+        self._thread = threading.Thread(target=self._schedule, name="maintd-scheduler", daemon=True)
+        self._thread.start()
+        self._notifier.ready()
+        log.info(
+            "started",
+            version=maintd.__version__,
+            installation=self.config.installation,
+            api=self.api_server.url,
+            metrics=self.health_server.url,
+            buses=[bus.name for bus in self.config.buses],
+            cloud=self.config.cloud is not None,
+            webhooks=[w.name for w in self.config.webhooks],
+        )
+        if self.config.cloud is None:
+            log.warning("no_cloud", detail="No [cloud] is configured: host.emptied will never be published.")
+        if not self.config.buses:
+            log.warning("no_bus", detail="No [bus] is configured: closed hosts are polled every 15 s instead.")
+
+    def wait(self) -> None:
+        """Until `request_stop`."""
+        while not self._stopping.wait(1.0):
+            if self._thread is not None and not self._thread.is_alive():
+                raise OurFault("the scheduler thread has died; see the log")
+
+    def request_stop(self) -> None:
+        """Ask for the end; from a signal handler too."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """End within ten seconds: what is in hand is finished or left to whoever comes next."""
+        self._stopping.set()
+        self._notifier.stopping()
+        began = self.clock.monotonic()
+        if self._thread is not None:
+            self._thread.join(3.0)
+        leading, self.leading = self.leading, None
+        if leading is not None:
+            leading.stop(4.0)
+        left = max(0.5, STOP_S - 2.0 - (self.clock.monotonic() - began))
+        self.dispatcher.stop(min(left, 3.0))
+        if leading is not None:
+            try:
+                self.store.leases.release(leading.fence)
+            except StoreUnavailable:
+                pass
+        self.api_server.stop()
+        self.health_server.stop()
+        self.store.close()
+        log.info("stopped", took_s=round(self.clock.monotonic() - began, 2))
+
+    # -- the scheduler's thread ---------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        next_gauges = next_purge = 0.0
+        next_purge = self.clock.monotonic() + 60.0
+        while not self._stopping.is_set():
+            now = self.clock.monotonic()
+            try:
+                if self._step_down.is_set():
+                    self._stand_down("the fleet lease was lost")
+                if self.leading is None:
+                    self._try_to_lead()
+                else:
+                    self._hold_lease(now)
+                    if self.leading is not None:
+                        self.leading.turn()
+                if now >= next_gauges:
+                    self._show_gauges()
+                    next_gauges = now + GAUGES_S
+                if now >= next_purge and self.leading is not None:
+                    self._purge()
+                    next_purge = now + PURGE_S
+                if self._store_down:
+                    self._store_down = False
+                    log.info("store_back", database=self.store.label)
+            except LeaseLost as lost:
+                log.warning("lease_lost", detail=str(lost))
+                self._step_down.set()
+            except StoreUnavailable as away:
+                if not self._store_down:
+                    log.error("store_unavailable", detail=str(away))
+                self._store_down = True
+                self._stopping.wait(0.5)
+            except Exception:
+                log.exception("scheduler_failed")
+                self._stopping.wait(1.0)
+            self._tick_watchdog()
+            self._stopping.wait(TICK_S)
+
+    def _try_to_lead(self) -> None:
+        owner = f"{self.config.installation}:embedded" if self.store.embedded else self._owner
+        fence = self.store.leases.acquire(LEASE, owner, LEASE_TTL_S, self.clock.now())
+        if fence is None:
+            if not self._said_standby:
+                self._said_standby = True
+                holder = self.store.leases.holder(LEASE)
+                log.info("standing_by", holder=holder[0] if holder else None)
+            self._stopping.wait(1.0)
+            return
+        self._said_standby = False
+        self._step_down.clear()
+        self._last_renewed = self.clock.monotonic()
+        leading = Leading(
+            self.config,
+            self.store,
+            fence,
+            self.clock,
+            self.metrics,
+            self.voice,
+            self._step_down.set,
+            self._crash,
+        )
+        leading.start()
+        self.leading = leading
+        self.metrics.fleet_lease_held.set(1)
+        self._notifier.status("holds the fleet lease")
+        log.info("leading", token=fence.token)
+
+    def _hold_lease(self, now: float) -> None:
+        assert self.leading is not None
+        if now - self._last_renewed < LEASE_RENEW_S:
+            return
+        if self.store.leases.renew(self.leading.fence, LEASE_TTL_S, self.clock.now()):
+            self._last_renewed = now
+        else:
+            self._stand_down("another controller took the fleet lease")
+
+    def _stand_down(self, why: str) -> None:
+        leading, self.leading = self.leading, None
+        self._step_down.clear()
+        self.metrics.fleet_lease_held.set(0)
+        self._notifier.status("stands by")
+        log.warning("standing_down", reason=why)
+        if leading is not None:
+            leading.stop(4.0)
+
+    def _purge(self) -> None:
+        ages = self.config.database
+        gone = self.store.purge(
+            self.clock.now(),
+            events_s=ages.events_age_s,
+            deliveries_s=ages.deliveries_age_s,
+            message_ids_s=ages.message_ids_age_s,
+            quarantine_s=ages.quarantine_age_s,
+            quarantine_bytes=ages.quarantine_bytes,
+        )
+        log.debug("purged", **gone)
+
+    def _tick_watchdog(self) -> None:
+        now = self.clock.monotonic()
+        leading = self.leading
+        self._watchdog.tick("scheduler")
+        if leading is None or all(intake.healthy(now) for intake in leading.intakes):
+            self._watchdog.tick("intake")
+        if now - self.dispatcher.tick < PARTS["delivery"]:
+            self._watchdog.tick("delivery")
+        self._watchdog.feed()
+
+    # -- what others ask ----------------------------------------------------------------------------------------------
+
+    def _wake_dispatcher(self) -> None:
+        self.dispatcher.wake()
+
+    def _leader(self) -> Leading:
+        if self.leading is None:
+            raise LeaseLost("Another controller holds the fleet; ask it, or wait for this one to take over.")
+        return self.leading
+
+    def _request_drain(self, host: str) -> None:
+        leading = self._leader()
+        known = leading.admission.read(lambda fleet: fleet.host(host))
+        if known is None:
+            raise OperatorError(f"No host named {host} is known.")
+        if not known.closed:
+            raise OperatorError(
+                f"{host} is open: disable it first (openstack compute service set --disable {host} nova-compute)."
+            )
+        leading.admission.admit((DrainRequested(self.clock.now(), Because("operator", "drain.start"), host),))
+
+    def _clear_residue(self, host: str, who: str | None) -> None:
+        leading = self._leader()
+        leading.admission.admit((ResidueCleared(self.clock.now(), Because("operator", "residue.clear"), host, who),))
+
+    def status(self) -> Mapping[str, Any]:
+        """What only this process knows, for /v1/status."""
+        leading = self.leading
+        polls = leading.polls if leading else None
+        return {
+            "version": maintd.__version__,
+            "leading": leading is not None,
+            "cloud": {
+                "configured": self.config.cloud is not None,
+                "ok": polls.ok if polls else None,
+                "last_success_at": polls.last_success_at if polls else None,
+                "last_error": polls.last_error if polls else None,
+            },
+            "bus_states": {name: state for name, (state, _) in (leading.states if leading else {}).items()},
+        }
+
+    def _ticks(self) -> Sequence[Tick]:
+        stale = set(self._watchdog.stale())
+        return [Tick(name, limit + 1.0 if name in stale else 0.0, limit) for name, limit in PARTS.items()]
+
+    def _degraded(self) -> Sequence[str]:
+        leading = self.leading
+        said: list[str] = []
+        if leading is None:
+            said.append("This controller stands by: another one holds the fleet lease.")
+            return said
+        said += [
+            f"Bus {name} is {state}: {detail}"
+            for name, (state, detail) in leading.states.items()
+            if state != "connected"
+        ]
+        if leading.polls is not None and leading.polls.last_error:
+            said.append(leading.polls.last_error)
+        return said
+
+    # -- gauges -------------------------------------------------------------------------------------------------------
+
+    def _show_gauges(self) -> None:
+        leading = self.leading
+        now = self.clock.now()
+        drains: dict[str, tuple[int, float, bool]] = {}
+        hosts: dict[str, bool] = {}
+        phases: Counter[tuple[str, str]] = Counter()
+        stalled: Counter[str] = Counter()
+        blind: dict[str, bool] = {}
+
+        def look(fleet: Fleet) -> None:
+            for name in fleet.closed_hosts():
+                host = fleet.host(name)
+                drain = fleet.drain(host.drain_id) if host else None
+                if host is not None:
+                    hosts[name] = host.emptied
+                if drain is not None:
+                    drains[name] = (len(fleet.servers_on(name)), drain.started_at, drain.stalled_at is not None)
+            for m in fleet.open_migrations():
+                phases[(str(m.kind), str(m.phase))] += 1
+                if m.stalled:
+                    stalled[m.stalled] += 1
+            for bus in fleet.buses():
+                blind[bus.name] = bus.blind_from is not None
+
+        if leading is not None:
+            leading.admission.read(look)
+        show = self.metrics.show
+        show(self.metrics.host_empty, {(name,): float(empty) for name, empty in hosts.items()})
+        show(self.metrics.drain_servers_remaining, {(n,): float(d[0]) for n, d in drains.items()})
+        show(self.metrics.drain_started_timestamp_seconds, {(n,): d[1] for n, d in drains.items()})
+        show(self.metrics.drain_stalled, {(n,): float(d[2]) for n, d in drains.items()})
+        show(self.metrics.migrations, {key: float(n) for key, n in phases.items()})
+        show(self.metrics.migrations_stalled, {(reason,): float(n) for reason, n in stalled.items()})
+        show(self.metrics.bus_blind, {(name,): float(b) for name, b in blind.items()})
+        oldest = self.store.deliveries.oldest_pending_at()
+        self.metrics.delivery_oldest_pending_seconds.set(0.0 if oldest is None else max(0.0, now - oldest))
+
+
+class _Meters:
+    """The dispatcher's counts, in Prometheus' terms."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def attempted(self, sink: str, outcome: str, duration_s: float) -> None:
+        self._metrics.deliveries.labels(sink, outcome).inc()
+
+    def oldest_pending(self, seconds: float) -> None:
+        self._metrics.delivery_oldest_pending_seconds.set(seconds)
