@@ -1,0 +1,12 @@
+"""What all tests share: the way to `tests.support`, and the fixtures that stand there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.support.rabbitmq import proxy, rabbit  # noqa: E402
+
+__all__ = ["proxy", "rabbit"]
