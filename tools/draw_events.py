@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+"""Draws docs/events.md and docs/schemas/*.json from the event classes in maintd/domain/events.py.
+
+    tools/draw_events.py            write them
+    tools/draw_events.py --check    say whether they are up to date (exit code 1 when not)
+
+What a field means is written here, in `FIELDS`; everything else (types, names, null or not, docstrings) is read from
+the classes, so that the documentation cannot say something the code does not do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from maintd.domain import events  # noqa: E402
+from maintd.domain.emptiness import BLOCKER_KINDS  # noqa: E402
+from maintd.domain.model import Because, Blocker, Kind, Note, ProofRead  # noqa: E402
+
+DOCS = ROOT / "docs"
+
+FIELDS: dict[str, str] = {
+    "advice": "what an operator might do; only advice",
+    "because": "what made maintd say this",
+    "blind_from": "from when on notifications may have been missed",
+    "blind_to": "until when; null while it lasts",
+    "blocked_by": "the migration_key of the migration that this one waits for",
+    "blockers": "why the host is not empty; see Blockers",
+    "bus": "the bus, by the name it is configured under",
+    "destination": "the host the server moves to; null while Nova has not said",
+    "drain_id": "the drain, from its start to its end",
+    "duration_seconds": "how long it took, from its beginning to now",
+    "eta": "when it will be done; null while that cannot be estimated",
+    "evidence": "the measurements behind the verdict; its members depend on `reason`",
+    "forced_down": "the host was forced down, not disabled: it is thought dead",
+    "found": "the host was closed already when maintd first saw it",
+    "host": "the host, under the name of its compute service",
+    "hosts": "the hosts, under the names of their compute services",
+    "kind": "Nova's kind of migration",
+    "memory_since": "since when maintd remembers what Nova forgets",
+    "migration_id": "Nova's number of the migration; null until the API has named it",
+    "migration_key": "maintd's own name of the migration; always there, never changes",
+    "migration_uuid": "Nova's uuid of the migration; null until the API has named it",
+    "occupants": "what is on the host, or on its way to it",
+    "proof": "the answers on which the proof rests",
+    "reason": "of a service or drain: Nova's disabled reason; of a stall: the verdict",
+    "removed": "it ended because the compute service was deleted",
+    "residue": "what may be left on the host, and was accepted",
+    "scope": "what the proof covers: always `nova`",
+    "server_id": "the server's uuid",
+    "servers_remaining": "servers that are still on the host",
+    "servers_total": "servers on the host when the drain started; null while unknown",
+    "since": "when it began",
+    "source": "the host the server moves away from",
+    "status": "Nova's word for the migration; null where only the bus has told",
+    "warnings": "what is worth knowing, but is no reason against",
+}
+"""What each member of `data` means, whichever event it stands in."""
+
+PARTS: dict[type, tuple[str, dict[str, str]]] = {
+    Because: (
+        "because",
+        {
+            "origin": "`notification`, `api`, `clock` or `operator`",
+            "event_type": "the notification's type",
+            "message_id": "the notification's id on the bus",
+            "request_id": "Nova's request id",
+        },
+    ),
+    Blocker: (
+        "blockers[]",
+        {
+            "kind": "one of the list below",
+            "server_id": "the server that is in the way",
+            "migration_key": "the migration that is in the way",
+            "since": "since when",
+            "detail": "more, in words",
+            "remedy": "a command that may help",
+        },
+    ),
+    Note: (
+        "warnings[], residue[], occupants[]",
+        {"kind": "what it is", "server_id": "the server it is about", "detail": "more, in words"},
+    ),
+    ProofRead: (
+        "proof[]",
+        {
+            "read": "what was read",
+            "pass": "in which verification pass; the last two agree",
+            "at": "when the answer was complete",
+            "count": "how many things it showed",
+        },
+    ),
+    events.Eta: (
+        "eta",
+        {
+            "seconds": "from now until done",
+            "low_seconds": "the lower end of the 90 % band",
+            "high_seconds": "the upper end of the 90 % band",
+        },
+    ),
+}
+
+_AT = 1767225600.0
+SAMPLES: dict[str, Any] = {
+    "advice": "nobody will end this by waiting: see `openstack server migration show`",
+    "blind_from": _AT - 60,
+    "blockers": (
+        Blocker(
+            "not_attempted",
+            "4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11",
+            since=_AT - 900,
+            remedy="openstack server migrate --live-migration 4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11",
+        ),
+    ),
+    "bus": "default",
+    "destination": "cmp-18",
+    "drain_id": "d-7f3c",
+    "duration_seconds": 512.25,
+    "eta": events.Eta(240.0, 180.0, 420.0),
+    "evidence": {"memory_remaining_bytes": 1073741824, "unchanged_seconds": 95.0},
+    "forced_down": False,
+    "found": False,
+    "host": "cmp-17",
+    "hosts": ("cmp-17", "cmp-18"),
+    "kind": "live-migration",
+    "memory_since": _AT - 86400,
+    "migration_id": 4711,
+    "migration_key": "m-5e21",
+    "migration_uuid": "0b5b3a52-5c0e-4f3b-8a35-7c0f1f6a2d90",
+    "occupants": (Note("incoming", "4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11", "it is being built here"),),
+    "proof": (ProofRead("os-migrations", 1, _AT - 16, 0), ProofRead("servers", 1, _AT - 15.8, 0)),
+    "reason": "maintenance: new power supply",
+    "removed": False,
+    "servers_remaining": 1,
+    "servers_total": 12,
+    "server_id": "4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11",
+    "since": _AT - 95,
+    "source": "cmp-17",
+    "status": "completed",
+    "warnings": (Note("failed_migration", "9c1d2e3f-0000-4000-8000-000000000001", "live-migration 4700 ended error"),),
+}
+BECAUSE = {
+    "": Because("notification", "service.update", "5d1f6d0a-7b1b-4f29-9d2f-0e6f0b6f3f10", "req-2b1c"),
+    "host.emptied": Because("api"),
+    "drain.stalled": Because("clock"),
+    "migration.stalled": Because("clock"),
+}
+EXAMPLES = ("host.emptied", "drain.stalled", "migration.stalled")
+
+
+def sample(kind: type[events.Event]) -> dict[str, Any]:
+    """A likely event of a class, as it goes out."""
+    because = BECAUSE.get(kind.TYPE, BECAUSE[""])
+    given = {f.name: SAMPLES[f.name] for f in dataclasses.fields(kind) if f.name in SAMPLES and f.name != "because"}
+    if "stalled" in kind.TYPE and "migration" in kind.TYPE:
+        given["reason"] = "frozen"
+    event = kind(because=because, **given)
+    return events.publish(event, id="01jh0000000000000000000000", installation="main", time=_AT, sequence=42).as_dict()
+
+
+# --- JSON Schema -----------------------------------------------------------------------------------------------------
+
+
+def members(kind: type) -> list[tuple[str, str, Any]]:
+    """(name in the class, name on the wire, type) of a dataclass."""
+    hints = typing.get_type_hints(kind)
+    return [(f.name, events._WIRE_NAMES.get(f.name, f.name), hints[f.name]) for f in dataclasses.fields(kind)]
+
+
+def type_schema(name: str, hint: Any) -> dict[str, Any]:
+    """The JSON Schema of a member of this type."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        inner = type_schema(name, next(arg for arg in args if arg is not type(None)))
+        if "type" in inner and "enum" not in inner and "properties" not in inner:
+            return {**inner, "type": [inner["type"], "null"]}
+        return {"anyOf": [inner, {"type": "null"}]}
+    if origin is tuple:
+        return {"type": "array", "items": type_schema(name, args[0])}
+    if origin is dict:
+        return {"type": "object"}
+    if hint is events.Instant or (hint is float and name in events._INSTANTS):
+        return {"type": "string", "format": "date-time"}
+    if dataclasses.is_dataclass(hint):
+        return object_schema(typing.cast(type, hint))
+    if hint is str and name == "origin":
+        return {"type": "string", "enum": ["notification", "api", "clock", "operator"]}
+    return {"type": {str: "string", int: "integer", float: "number", bool: "boolean"}[hint]}
+
+
+def object_schema(kind: type) -> dict[str, Any]:
+    """The JSON Schema of a dataclass. Every member is always there; more may come, so others are allowed."""
+    properties = {}
+    for _, name, hint in members(kind):
+        schema = type_schema(name, hint)
+        if name == "kind" and issubclass(kind, events.Event):
+            schema = {"type": "string", "enum": [k.value for k in Kind]}
+        text = FIELDS.get(name) if issubclass(kind, events.Event) else PARTS[kind][1].get(name)
+        properties[name] = {**schema, "description": text}
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def event_schema(kind: type[events.Event]) -> dict[str, Any]:
+    """The JSON Schema of the whole CloudEvent."""
+    name = f"maintd.{kind.TYPE}.v1"
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:maintd:event:{name}",
+        "title": name,
+        "description": text_of(kind),
+        "type": "object",
+        "properties": {
+            "specversion": {"const": "1.0"},
+            "id": {"type": "string", "minLength": 1},
+            "source": {"type": "string", "pattern": "^/maintd/.+"},
+            "type": {"const": name},
+            "subject": {"type": "string"},
+            "time": {"type": "string", "format": "date-time"},
+            "datacontenttype": {"const": "application/json"},
+            "sequence": {"type": "string", "pattern": "^[0-9]{20}$"},
+            "data": object_schema(kind),
+        },
+        "required": ["specversion", "id", "source", "type", "subject", "time", "sequence", "data"],
+    }
+
+
+def text_of(kind: type) -> str:
+    return " ".join((kind.__doc__ or "").split())
+
+
+# --- docs/events.md --------------------------------------------------------------------------------------------------
+
+INTRODUCTION = """\
+# Events
+
+Drawn from `maintd/domain/events.py` by `tools/draw_events.py`; do not edit.
+
+Every event is a [CloudEvent](https://cloudevents.io) 1.0 in structured JSON. The same bytes go to every webhook, to
+`GET /v1/events` and, one a line, to the output of `maintd replay`. A JSON Schema of each is in [schemas/](schemas/).
+
+| member | |
+|---|---|
+| `type` | `maintd.<noun>.<past participle>.v1`. A promise: members may come, none changes or goes, else it is `.v2` |
+| `source` | `/maintd/<installation>` |
+| `subject` | what it is about, see each type |
+| `id` | the same on every delivery and every attempt: what a receiver deduplicates by |
+| `time` | when maintd decided; when it happened is `data.since` |
+| `sequence` | 20 digits, increasing for each subject: a receiver orders by it. The cursor of `GET /v1/events?after=` |
+| `data` | below; every member listed is always there, `null` where nothing is known |
+
+Times are RFC 3339 in UTC, durations are seconds and their names end in `_seconds`.
+*Empty* means empty of Nova servers: storage daemons, network agents and stray processes are not seen.
+"""
+
+
+def word(hint: Any, name: str) -> str:
+    """A member's type in a word."""
+    schema = type_schema(name, hint)
+    if "anyOf" in schema:
+        return "object or null"
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if schema.get("format") == "date-time":
+        kinds = ["time", *kinds[1:]]
+    if kinds == ["array"]:
+        return "list"
+    return " or ".join(kinds)
+
+
+def markdown() -> str:
+    """The whole of docs/events.md."""
+    out = [INTRODUCTION]
+    out.append("| type | when |\n|---|---|")
+    for name, kind in sorted_catalogue():
+        out.append(f"| [`maintd.{name}.v1`](#maintd{name.replace('.', '')}v1) | {text_of(kind)} |")
+    for name, kind in sorted_catalogue():
+        out.append(f"\n## `maintd.{name}.v1`\n\n{text_of(kind)}\n")
+        out.append(f"Subject: `{kind.SUBJECT}`. Schema: [maintd.{name}.v1.json](schemas/maintd.{name}.v1.json).\n")
+        out.append("| data | type | |\n|---|---|---|")
+        for _, wire_name, hint in members(kind):
+            out.append(f"| `{wire_name}` | {word(hint, wire_name)} | {FIELDS[wire_name]} |")
+        if name in EXAMPLES:
+            text = json.dumps(sample(kind), indent=2, ensure_ascii=False)
+            out.append(f"\n```json\n{text}\n```")
+    out.append("\n## Parts\n")
+    for kind, (title, texts) in PARTS.items():
+        out.append(f"### {title}\n\n| member | type | |\n|---|---|---|")
+        for _, wire_name, hint in members(kind):
+            out.append(f"| `{wire_name}` | {word(hint, wire_name)} | {texts[wire_name]} |")
+        out.append("")
+    out.append("## Blockers\n\nEvery kind of `blockers[]`:\n\n| kind | means |\n|---|---|")
+    out += [f"| `{kind}` | {text} |" for kind, text in BLOCKER_KINDS.items()]
+    return "\n".join(out) + "\n"
+
+
+def sorted_catalogue() -> list[tuple[str, type[events.Event]]]:
+    return list(events.CATALOGUE.items())
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def drawn() -> dict[Path, str]:
+    """Every file that is drawn, with its text."""
+    files = {DOCS / "events.md": markdown()}
+    for name, kind in events.CATALOGUE.items():
+        text = json.dumps(event_schema(kind), indent=2, ensure_ascii=False) + "\n"
+        files[DOCS / "schemas" / f"maintd.{name}.v1.json"] = text
+    return files
+
+
+def outdated() -> list[Path]:
+    """Files that are missing, differ, or should not be there any more."""
+    wanted = drawn()
+    wrong = [p for p, text in wanted.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
+    return wrong + [path for path in sorted((DOCS / "schemas").glob("*.json")) if path not in wanted]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Draw docs/events.md and docs/schemas from the event classes.")
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    args = parser.parse_args()
+    wrong = outdated()
+    if args.check:
+        for path in wrong:
+            print(f"{path.relative_to(ROOT)} is not up to date: run tools/draw_events.py", file=sys.stderr)
+        return 1 if wrong else 0
+    wanted = drawn()
+    for path in wrong:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path in wanted:
+            path.write_text(wanted[path], encoding="utf-8")
+        else:
+            path.unlink()
+        print(path.relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
