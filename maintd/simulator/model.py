@@ -1188,7 +1188,9 @@ class Cloud:
         """`evacuate`: only off a host that is down. `ends_stopped` is the behaviour since microversion 2.95."""
         with self.lock:
             server = self._ready(server_id, "evacuate", ("active", "stopped", "error"))
-            source = self.hosts[server.host or ""]
+            if server.host is None:
+                raise Refused(409, f"Cannot 'evacuate' instance {server_id} while it is on no host")
+            source = self.hosts[server.host]
             if self.is_up(source):
                 raise Refused(400, f"Compute service of {source.name} is still in use.")
             request = request or self.new_request()
