@@ -227,6 +227,17 @@ class NovaApi:
         """Every migration row of one server, page by page."""
         return self._migrations((("instance_uuid", server_id),), Asking(purpose))
 
+    def migrations_changed(self, since: float, *, purpose: str | None = "reconcile") -> Iterator[Answer]:
+        """Migration rows that changed since a moment (seconds since the epoch), wherever; page by page.
+
+        One call for all migrations that are about to end. Rows that were never updated are missing (facts 4.1).
+        """
+        return self._migrations((("changes-since", _iso(since)),), Asking(purpose))
+
+    def migrations_with_status(self, status: str, *, purpose: str | None = "progress") -> Iterator[Answer]:
+        """All migrations of one status, page by page."""
+        return self._migrations((("status", status),), Asking(purpose))
+
     def server_migrations(self, server_id: str, *, purpose: str | None = "progress") -> Answer:
         """The live migrations of a server that are under way, with byte counters; 404 is an answer."""
         path = f"/servers/{quote(server_id, safe='')}/migrations"

@@ -1,0 +1,787 @@
+"""When to ask Nova, and what: services, drains, progress, the ends of migrations, reconcile, proofs.
+
+APScheduler calls the periodic jobs; three threads of our own do what must not wait for a period: the whole cloud at
+the start and after a gap (`whole`), migrations that are about to end (`ends`), verification passes (`verify`). All of
+them ask through `NovaApi`, turn answers into observations with the one normaliser there is, and take those in by the
+one door. What is wanted is read off the fleet each time and never kept here as a plan: a host wants a pass because the
+fleet says so, a migration is asked after because it has a verdict and no end.
+
+A job that fails changes nothing but `errors()`, its counter, and its next turn; a pass that fails is told to the fleet
+as spoilt, because the fleet waits for its end. A list that is not complete, or that a silent cell may have shortened,
+is never used to conclude that a server has left: before that, the server itself is asked for.
+
+What it does not do: judge, publish, or keep state over a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+import structlog
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
+from apscheduler.executors.base import BaseExecutor, run_job
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from maintd.clock import Clock
+from maintd.domain.fleet import Fleet
+from maintd.domain.model import Because, Kind, Migration, Phase
+from maintd.domain.observations import (
+    BaselineCompleted,
+    MigrationSeen,
+    Observation,
+    PassBegun,
+    PassRead,
+    Read,
+    ServersListed,
+    ServiceSeen,
+)
+from maintd.errors import LeaseLost, NovaError, StoreUnavailable
+from maintd.nova.answers import Answer, Pages
+from maintd.nova.api import NovaApi
+
+T = TypeVar("T")
+
+BECAUSE = Because("api")
+MARGIN_S = 120.0
+"""How far back `changes-since` looks beyond the last time: the clocks of Nova's hosts differ (facts 7.4)."""
+
+ENDING_BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+NEVER = float("-inf")
+BREATH_S = 0.05
+"""How long the workers rest between two looks at the fleet, however often they are woken."""
+
+log = structlog.get_logger(__name__)
+
+
+class Door(Protocol):
+    """What is needed of `ingest.admit.Admission`."""
+
+    def read(self, function: Callable[[Fleet], T]) -> T: ...
+    def admit(self, observations: Iterable[Observation]) -> object: ...
+    def admit_chunks(self, observations: Sequence[Observation]) -> object: ...
+
+
+class Listener(Protocol):
+    """Who hears of what was done (metrics, the watchdog). Nothing here may raise or block."""
+
+    def job(self, name: str, outcome: str) -> None:
+        """A job ended: done or failed; or could not begin because the last one still runs: overrun."""
+        ...
+
+    def verified(self, host: str, outcome: str) -> None:
+        """A verification pass ended: whole, disturbed or spoilt."""
+        ...
+
+    def reconciled(self, at: float) -> None:
+        """The fleet was compared with the API from end to end."""
+        ...
+
+
+class Nobody:
+    """A listener that does not listen."""
+
+    def job(self, name: str, outcome: str) -> None:
+        return None
+
+    def verified(self, host: str, outcome: str) -> None:
+        return None
+
+    def reconciled(self, at: float) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often, how much and how long. Seconds; `..._calls` are API calls, `..._rate` is a second."""
+
+    services_s: float = 30.0
+    services_without_bus_s: float = 15.0
+    reconcile_s: float = 600.0
+    drains_s: float = 60.0
+    closed_without_bus_s: float = 15.0
+    list_rate: float = 4.0
+    share_from_hosts: int = 6
+    progress_s: float = 5.0
+    progress_calls: int = 15
+    emptied_s: float = 60.0
+    emptied_rate: float = 0.2
+    share_from_ends: int = 4
+    passes_at_once: int = 4
+    pass_deadline_s: float = 120.0
+    job_deadline_s: float = 120.0
+    whole_deadline_s: float = 1800.0
+    heal_pause_s: float = 5.0
+
+
+class _Deadline:
+    def __init__(self, clock: Clock, name: str, limit_s: float) -> None:
+        self._clock, self._name, self._limit_s = clock, name, limit_s
+        self._until = clock.monotonic() + limit_s
+
+    def passed(self) -> bool:
+        return self._clock.monotonic() > self._until
+
+    def check(self) -> None:
+        if self.passed():
+            raise NovaError(f"{self._name} was given up after {self._limit_s:g} s: Nova answers too slowly.")
+
+
+@dataclass(slots=True)
+class _Ending:
+    """A migration that is about to end: since when we ask, how often we have, and what it looked like then."""
+
+    server_id: str
+    since: float
+    mark: tuple[Phase, Phase | None]
+    tries: int = 0
+    next_at: float = NEVER
+
+    def asked(self, now: float) -> None:
+        self.next_at = now + _backoff(self.tries)
+        self.tries += 1
+
+
+def _backoff(tries: int) -> float:
+    return ENDING_BACKOFF_S[min(tries, len(ENDING_BACKOFF_S) - 1)]
+
+
+class _DaemonExecutor(BaseExecutor):  # type: ignore[misc]
+    """A thread per run that does not keep the process alive: SIGTERM does not wait for a hanging Nova."""
+
+    def _do_submit_job(self, job: Any, run_times: list[Any]) -> None:
+        def run() -> None:
+            try:
+                events = run_job(job, job._jobstore_alias, run_times, self._logger.name)
+            except BaseException:
+                self._run_job_error(job.id, *sys.exc_info()[1:])
+            else:
+                self._run_job_success(job.id, events)
+
+        threading.Thread(target=run, name=f"poll-{job.id}", daemon=True).start()
+
+
+class Polls:
+    """The schedule. `start` begins it; every job can also be called alone, and returns whether it succeeded.
+
+    `ready()` says whether every bus is listened to: not before may the cloud be read for the first time (facts 7.4).
+    `on_answer` is given every answer (a recording). `errors()` says what does not work now, by purpose.
+    """
+
+    def __init__(
+        self,
+        api: NovaApi,
+        door: Door,
+        clock: Clock,
+        *,
+        has_bus: bool = True,
+        limits: Limits | None = None,
+        listener: Listener | None = None,
+        ready: Callable[[], bool] = lambda: True,
+        on_answer: Callable[[Answer], None] | None = None,
+        stopping: threading.Event | None = None,
+    ) -> None:
+        self._api = api
+        self._door = door
+        self._clock = clock
+        self._has_bus = has_bus
+        self._limits = limits or Limits()
+        self._listener: Listener = listener or Nobody()
+        self._ready = ready
+        self._on_answer = on_answer
+        self._stopping = stopping or threading.Event()
+        self._errors: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._wakes = {name: threading.Event() for name in ("whole", "ends", "verify")}
+        self._threads: list[threading.Thread] = []
+        self._scheduler: BackgroundScheduler | None = None
+        self._ticked: dict[str, float] = {}
+
+        self._healed_at = NEVER
+        self._read_all_at: float | None = None  # when the last reading of the whole cloud, or what changed in it, began
+        self._baselined = False
+        self._silent: frozenset[str] = frozenset()  # hosts whose cell did not answer last
+        self._listed_at: dict[str, float] = {}
+        self._shared_at: float | None = None
+        self._sampled_at: dict[str, float] = {}
+        self._endings: dict[str, _Ending] = {}
+        self._suspects: dict[str, tuple[int, float]] = {}  # server: how often asked after, when to ask next
+        self._verified_at: dict[str, float] = {}
+        self._in_hand: set[str] = set()
+        self._abandoned: dict[str, float] = {}
+        self._passes: SimpleQueue[str] = SimpleQueue()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin: the schedule, the reading of the whole cloud, ends and proofs. Returns at once."""
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)  # overruns are counted and said here
+        scheduler = BackgroundScheduler(
+            timezone="UTC",
+            executors={"default": _DaemonExecutor()},
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+        scheduler.add_listener(self._noticed, EVENT_JOB_MISSED | EVENT_JOB_ERROR | EVENT_JOB_MAX_INSTANCES)
+        limits = self._limits
+        every = {
+            self.look_at_services: limits.services_s if self._has_bus else limits.services_without_bus_s,
+            self.reconcile: limits.reconcile_s,
+            self.look_at_drains: 5.0,
+            self.look_at_progress: limits.progress_s,
+            self.look_at_emptied: 15.0,
+        }
+        for job, seconds in every.items():
+            name = job.__name__.removeprefix("look_at_")
+            scheduler.add_job(job, "interval", seconds=seconds, id=name, jitter=min(1.0, seconds / 10))
+        scheduler.start()
+        self._scheduler = scheduler
+        work = [self._whole_forever, self._ends_forever, self._verify_forever]
+        work += [self._passes_forever] * limits.passes_at_once
+        for target in work:
+            thread = threading.Thread(target=target, name=f"polls-{target.__name__.strip('_')}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End. A call that hangs in Nova is not waited for longer than this; nothing of it is admitted any more."""
+        self._stopping.set()
+        self.wake()
+        if self._scheduler is not None:
+            self._scheduler.shutdown(wait=False)
+        until = self._clock.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, until - self._clock.monotonic()))
+
+    def wake(self) -> None:
+        """Something was admitted: look whether it wants an answer. Cheap, and never blocks."""
+        for event in self._wakes.values():
+            event.set()
+
+    def errors(self) -> dict[str, str]:
+        """What does not work at the moment, a sentence for each purpose."""
+        with self._lock:
+            return dict(self._errors)
+
+    def ticked(self) -> dict[str, float]:
+        """When each worker and job was last alive (monotonic seconds), for the watchdog."""
+        with self._lock:
+            return dict(self._ticked)
+
+    def _noticed(self, event: Any) -> None:
+        if event.code == EVENT_JOB_ERROR:
+            log.error("poll failed by our fault", job=event.job_id, traceback=event.traceback)
+            self._fail(event.job_id, f"{event.job_id} failed by our own fault: {event.exception!r}")
+        else:
+            self._listener.job(event.job_id, "overrun")
+
+    def _tick(self, name: str) -> None:
+        with self._lock:
+            self._ticked[name] = self._clock.monotonic()
+
+    def _job(self, name: str, work: Callable[[_Deadline], None], limit_s: float | None = None) -> bool:
+        """Run one job; what goes wrong in Nova or in the store becomes its error sentence, and it failed."""
+        if self._stopping.is_set():
+            return False
+        self._tick(name)
+        try:
+            work(_Deadline(self._clock, name, limit_s or self._limits.job_deadline_s))
+        except (NovaError, StoreUnavailable) as wrong:
+            self._fail(name, str(wrong))
+            return False
+        except LeaseLost:
+            self._stopping.set()
+            return False
+        self._tick(name)
+        with self._lock:
+            recovered = self._errors.pop(name, None)
+        if recovered:
+            log.info("poll works again", job=name)
+        self._listener.job(name, "done")
+        return True
+
+    def _fail(self, name: str, sentence: str) -> None:
+        with self._lock:
+            known = self._errors.get(name)
+            self._errors[name] = sentence
+        if known != sentence and not self._stopping.is_set():
+            log.warning("poll failed", job=name, reason=sentence)
+        self._listener.job(name, "failed")
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def _heard(self, answer: Answer) -> Answer:
+        if self._on_answer is not None:
+            self._on_answer(answer)
+        return answer
+
+    def _read(self, answers: Iterable[Answer], deadline: _Deadline) -> Iterator[tuple[Answer, tuple[Observation, ...]]]:
+        """Each answer with what it shows. Raises NovaError at the first that cannot be used."""
+        pages = Pages()
+        for answer in answers:
+            observations = pages.observations(self._heard(answer))
+            if answer.error:
+                raise NovaError(answer.error)
+            if not observations and _must_show(answer):
+                raise NovaError(f"The answer to {answer.request} is not as Nova documents it.")
+            yield answer, observations
+            deadline.check()
+
+    def _admit(self, answers: Iterable[Answer], deadline: _Deadline) -> list[Observation]:
+        """Ask, and take everything in; what was seen is returned."""
+        seen: list[Observation] = []
+        for _, observations in self._read(answers, deadline):
+            self._door.admit_chunks(observations)
+            seen += observations
+        return seen
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+
+    def look_at_services(self) -> bool:
+        """One os-services list: who is up, closed, new or gone, and whose cell does not answer."""
+        return self._job("services", self._services)
+
+    def _services(self, deadline: _Deadline) -> None:
+        seen = self._admit(self._api.services(), deadline)
+        silent = frozenset(o.host for o in seen if isinstance(o, ServiceSeen) and o.cell_unknown)
+        if self._silent - silent:
+            # A cell is back. What happened in it meanwhile is in no list that was read, so read all of them anew.
+            self._baselined = False
+            self.wake()
+        self._silent = silent
+
+    def reconcile(self) -> bool:
+        """Find what was missed: the nodes of hosts, the servers changed since last time, every open migration."""
+        if not self._baselined:
+            return False
+        return self._job("reconcile", self._reconcile, self._limits.reconcile_s)
+
+    def _reconcile(self, deadline: _Deadline) -> None:
+        asked_at = self._clock.now()
+        since = (self._read_all_at or asked_at) - MARGIN_S
+        self._admit(self._api.hypervisors(), deadline)
+        self._admit(self._api.servers(changes_since=since), deadline)
+        self._open_migrations(deadline)
+        self._read_all_at = asked_at
+        self._listener.reconciled(self._clock.now())
+
+    def _open_migrations(self, deadline: _Deadline) -> None:
+        """Read every open migration; one that we hold open and Nova does not list has ended, or is asked after."""
+        asked_at = self._clock.now()
+        seen = self._admit(self._api.open_migrations(), deadline)
+        listed = {o.migration_uuid for o in seen if isinstance(o, MigrationSeen)}
+
+        def missing(fleet: Fleet) -> list[str]:
+            return [m.server_id for m in fleet.open_migrations() if _unlisted(m, listed, asked_at)]
+
+        self._suspect(self._door.read(missing))
+
+    def look_at_drains(self) -> bool:
+        """List what is on the hosts being drained (without a bus: on all closed hosts), as each is due."""
+        return self._job("drains", self._drains)
+
+    def _drains(self, deadline: _Deadline) -> None:
+        def watched(fleet: Fleet) -> list[str]:
+            hosts = (fleet.host(name) for name in fleet.closed_hosts())
+            return sorted(h.name for h in hosts if h and (not self._has_bus or (h.drain_id and not h.emptied)))
+
+        hosts = self._door.read(watched)
+        limits, now = self._limits, self._clock.now()
+        shared = len(hosts) > limits.share_from_hosts
+        base_s = limits.drains_s if self._has_bus else limits.closed_without_bus_s
+        period_s = max(base_s, len(hosts) * (1 if shared else 2) / limits.list_rate)
+        self._listed_at = {name: self._listed_at[name] for name in hosts if name in self._listed_at}
+        if shared and (self._shared_at is None or now - self._shared_at >= base_s):
+            since = self._shared_at if self._shared_at is not None else now
+            self._open_migrations(deadline)
+            self._admit(self._api.migrations_changed(since - MARGIN_S), deadline)
+            self._shared_at = now
+        due = [name for name in hosts if now - self._listed_at.get(name, NEVER) >= period_s]
+        wrong: list[str] = []
+        for name in sorted(due, key=lambda name: self._listed_at.get(name, NEVER)):
+            self._listed_at[name] = now
+            try:
+                self._host(name, deadline, with_migrations=not shared)
+            except NovaError as failed:
+                wrong.append(str(failed))
+                if len(wrong) == 3 or deadline.passed():  # one host must not keep the others waiting; a dead Nova may
+                    break
+        if wrong:
+            raise NovaError(wrong[0])
+
+    def _host(self, host: str, deadline: _Deadline, *, with_migrations: bool) -> None:
+        """One host's servers and migrations. A server that has left is asked for itself before the list is believed:
+        that says where it is, and a cell that is silent (facts 4.1) cannot pass for an empty host."""
+        seen: list[Observation] = []
+        for _, observations in self._read(self._api.servers(host), deadline):
+            seen += observations
+        listed = next((o.server_ids for o in seen if isinstance(o, ServersListed)), None)
+        if listed is None:
+            raise NovaError(f"The list of servers on {host} is not complete, so nothing follows from it.")
+        missing = sorted(self._door.read(lambda fleet: set(fleet.servers_on(host))) - listed)
+        for server_id in missing[:20]:
+            self._admit([self._api.server(server_id)], deadline)
+        if len(missing) > 20:
+            seen = [o for o in seen if not isinstance(o, ServersListed)]
+        self._door.admit_chunks(seen)
+        if with_migrations:
+            self._admit(self._api.migrations_of_host(host), deadline)
+
+    def look_at_progress(self) -> bool:
+        """Byte counters of the running live migrations, those not sampled for longest first."""
+        return self._job("progress", self._progress)
+
+    def _progress(self, deadline: _Deadline) -> None:
+        def running(fleet: Fleet) -> list[tuple[str, str, bool]]:
+            return [
+                (m.key, m.server_id, m.post_copy)
+                for m in fleet.open_migrations()
+                if m.kind is Kind.LIVE and m.phase in (Phase.PREPARING, Phase.RUNNING) and m.verdict is None
+            ]
+
+        found = self._door.read(running)
+        now, limits = self._clock.now(), self._limits
+        self._sampled_at = {key: self._sampled_at[key] for key, _, _ in found if key in self._sampled_at}
+        due = [f for f in found if not f[2] and now - self._sampled_at.get(f[0], NEVER) >= limits.progress_s * 0.9]
+        due.sort(key=lambda f: self._sampled_at.get(f[0], NEVER))
+        for key, server_id, _ in due[: limits.progress_calls]:
+            self._sampled_at[key] = now
+            seen = self._admit([self._api.server_migrations(server_id)], deadline)
+            if not seen:
+                self._suspect([server_id])  # over, or in post-copy, which this call does not show
+        if len(due) > limits.progress_calls:
+            # More than can be sampled one by one: that a row changes at all is seen for all of them in one list.
+            self._admit(self._api.migrations_with_status("running"), deadline)
+        if any(post_copy for _, _, post_copy in found):
+            self._admit(self._api.migrations_with_status("running (post-copy)"), deadline)
+
+    def look_at_emptied(self) -> bool:
+        """Prove again, slowly, that what was proven empty still is."""
+        return self._job("emptied", self._emptied)
+
+    def _emptied(self, deadline: _Deadline) -> None:
+        def emptied(fleet: Fleet) -> list[str]:
+            hosts = (fleet.host(name) for name in fleet.closed_hosts())
+            return [h.name for h in hosts if h and h.emptied]
+
+        hosts = self._door.read(emptied)
+        now, limits = self._clock.now(), self._limits
+        period_s = max(limits.emptied_s, len(hosts) / limits.emptied_rate)
+        with self._lock:
+            self._verified_at = {h: at for h, at in self._verified_at.items() if now - at < period_s}
+            due = [name for name in hosts if name not in self._verified_at]
+        for name in due[: max(1, int(15.0 * limits.emptied_rate))]:
+            self._want_pass(name)
+
+    # -- the whole cloud ----------------------------------------------------------------------------------------------
+
+    def baseline(self, since: float | None = None) -> bool:
+        """Read the whole cloud; with `since` (seconds since the epoch) only what changed, to make up for a gap."""
+        return self._job("baseline", lambda deadline: self._baseline(deadline, since), self._limits.whole_deadline_s)
+
+    def _baseline(self, deadline: _Deadline, since: float | None) -> None:
+        asked_at = self._clock.now()
+        self._services(deadline)
+        silent = self._silent
+        if since is None:
+            self._admit(self._api.hypervisors(), deadline)
+        whole: list[Observation] = []
+        changed = since - MARGIN_S if since is not None else None
+        for _, observations in self._read(self._api.servers(changes_since=changed), deadline):
+            whole += [o for o in observations if isinstance(o, ServersListed)]
+            self._door.admit_chunks([o for o in observations if not isinstance(o, ServersListed)])
+        if since is None:
+            if not whole:
+                raise NovaError("The list of all servers is not complete, so nothing follows from it.")
+            self._services(deadline)
+            if not silent and not self._silent:  # else a silent cell's servers are missing from the list
+                self._door.admit(whole)
+        else:
+            self._admit(self._api.migrations_changed(since - MARGIN_S), deadline)
+        self._open_migrations(deadline)
+        if since is None:
+            self._baselined = not silent - self._silent  # a cell that came back meanwhile was not read
+        self._read_all_at = asked_at
+        self._door.admit((BaselineCompleted(self._clock.now(), BECAUSE, asked_at),))
+        self._listener.reconciled(self._clock.now())
+        self.wake()
+
+    def whole_once(self) -> bool | None:
+        """Read what needs reading: all of it, or what a gap hid. None where nothing does."""
+        if not self._ready():
+            return None
+        if not self._baselined:
+            return self.baseline()
+
+        def gap(fleet: Fleet) -> float | None:
+            blind = [b.blind_from for b in fleet.buses() if b.blind_from is not None and b.connected]
+            return min(blind) if blind else None
+
+        since, now = self._door.read(gap), self._clock.now()
+        if since is None or now - self._healed_at < self._limits.heal_pause_s:
+            return None
+        self._healed_at = now
+        return self.baseline(since if now - since < 86400.0 else None)
+
+    def _whole_forever(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            self._tick("whole")
+            done = self._guard("baseline", self.whole_once)
+            failures = failures + 1 if done is False else 0
+            if failures:
+                self._stopping.wait(RETRY_S[min(failures, len(RETRY_S)) - 1])
+            else:
+                self._rest("whole", 1.0)
+
+    # -- the ends of migrations ---------------------------------------------------------------------------------------
+
+    def _suspect(self, server_ids: Iterable[str], tries: int = 0) -> None:
+        at = NEVER if tries == 0 else self._clock.now() + _backoff(tries)
+        with self._lock:
+            for server_id in server_ids:
+                self._suspects.setdefault(server_id, (tries, at))
+        self._wakes["ends"].set()
+
+    def look_at_ends(self) -> bool:
+        """Ask after migrations that have a verdict, or are finishing, and whose end Nova has not said yet; and after
+        those that Nova should have listed and did not."""
+        now = self._clock.now()
+        self._note_endings(now)
+        due = [e for e in self._endings.values() if e.next_at <= now]
+        with self._lock:
+            suspects = {s: tries for s, (tries, at) in self._suspects.items() if at <= now}
+        if not due and not suspects:
+            self._tick("ends")
+            return True
+        return self._job("ends", lambda deadline: self._ends(due, suspects, deadline))
+
+    def _ends(self, due: Sequence[_Ending], suspects: dict[str, int], deadline: _Deadline) -> None:
+        now = self._clock.now()
+        for ending in due:
+            ending.asked(now)
+        servers = list(dict.fromkeys(e.server_id for e in due))
+        if len(servers) >= self._limits.share_from_ends:
+            since = min(e.since for e in due) - MARGIN_S
+            self._admit(self._api.migrations_changed(since, purpose="end"), deadline)
+            servers = []
+        for server_id in dict.fromkeys([*servers, *suspects]):
+            with self._lock:
+                self._suspects.pop(server_id, None)
+            try:
+                self._admit(self._api.migrations_of_server(server_id, purpose="end"), deadline)
+            except NovaError:
+                self._suspect([server_id], suspects.get(server_id, 0) + 1)
+                raise
+        self._where_they_are({**dict.fromkeys((e.server_id for e in due), 0), **suspects}, deadline)
+
+    def _note_endings(self, now: float) -> None:
+        def ending(fleet: Fleet) -> list[tuple[str, str, tuple[Phase, Phase | None]]]:
+            return [
+                (m.key, m.server_id, (m.phase, m.verdict))
+                for m in fleet.open_migrations()
+                if m.verdict is not None or m.phase is Phase.FINISHING
+            ]
+
+        found = {key: (server_id, mark) for key, server_id, mark in self._door.read(ending)}
+        for key in self._endings.keys() - found.keys():
+            del self._endings[key]
+        for key, (server_id, mark) in found.items():
+            known = self._endings.get(key)
+            if known is None:
+                self._endings[key] = _Ending(server_id, now, mark)
+            elif known.mark != mark:
+                known.mark, known.tries, known.next_at = mark, 0, 0.0
+
+    def _where_they_are(self, asked: dict[str, int], deadline: _Deadline) -> None:
+        """Ask for the servers themselves where the end of a move does not say where it left them: after what failed,
+        and after evacuations, whose host changes after the last notification (facts 2.6), until it has."""
+
+        def unsure(fleet: Fleet) -> list[str]:
+            return [s for s in sorted(asked) if _is_unsure(fleet, s)]
+
+        for server_id in self._door.read(unsure):
+            self._admit([self._api.server(server_id)], deadline)
+        for server_id in self._door.read(lambda fleet: [s for s in sorted(asked) if _is_still_there(fleet, s)]):
+            if asked[server_id] < len(ENDING_BACKOFF_S):
+                self._suspect([server_id], asked[server_id] + 1)
+
+    def _ends_forever(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            self._tick("ends")
+            done = self._guard("ends", self.look_at_ends)
+            failures = failures + 1 if done is False else 0
+            if failures:
+                self._stopping.wait(RETRY_S[min(failures, len(RETRY_S)) - 1])
+                continue
+            with self._lock:
+                moments = [at for _, at in self._suspects.values()] + [e.next_at for e in self._endings.values()]
+            self._rest("ends", min(2.0, min(moments, default=self._clock.now() + 2.0) - self._clock.now()))
+
+    # -- proofs -------------------------------------------------------------------------------------------------------
+
+    def passes_due(self) -> list[str]:
+        """Hosts that want a verification pass now and are not in hand."""
+        now = self._clock.now()
+        with self._lock:
+            again = [host for host, at in self._abandoned.items() if at <= now]
+
+        def wanted(fleet: Fleet) -> list[str]:
+            closed = fleet.closed_hosts()
+            return [host for host in dict.fromkeys([*fleet.verify_due(now), *again]) if host in closed]
+
+        hosts = self._door.read(wanted)
+        with self._lock:
+            return [host for host in hosts if host not in self._in_hand]
+
+    def _want_pass(self, host: str) -> None:
+        with self._lock:
+            if host in self._in_hand:
+                return
+            self._in_hand.add(host)
+        self._passes.put(host)
+
+    def verify(self, host: str) -> str:
+        """One verification pass over a host. Returns whole, disturbed or spoilt; never raises for Nova or the store."""
+        deadline = _Deadline(self._clock, "verify", self._limits.pass_deadline_s)
+        self._tick("verify")
+        with self._lock:
+            self._abandoned.pop(host, None)
+        try:
+            outcome, sentence = self._pass(host, deadline)
+        except StoreUnavailable as wrong:
+            outcome, sentence = "spoilt", f"The pass over {host} could not be kept: {wrong}"
+            with self._lock:
+                # The fleet may still believe that the pass goes on; a new one is the only thing that ends it.
+                self._abandoned[host] = self._clock.now() + 5.0
+        except LeaseLost:
+            self._stopping.set()
+            return "spoilt"
+        with self._lock:
+            self._verified_at[host] = self._clock.now()
+        if sentence is not None:
+            self._fail("verify", sentence)
+        elif outcome == "whole":
+            with self._lock:
+                self._errors.pop("verify", None)
+        self._listener.verified(host, outcome)
+        return outcome
+
+    def _pass(self, host: str, deadline: _Deadline) -> tuple[str, str | None]:
+        def known(fleet: Fleet) -> tuple[int, tuple[str, ...]]:
+            verification, held = fleet.verification(host), fleet.host(host)
+            return (verification.pass_number if verification else 0) + 1, held.nodes if held else ()
+
+        number, nodes = self._door.read(known)
+
+        def standing(fleet: Fleet) -> str:
+            v = fleet.verification(host)
+            if v is None or v.begun_at is None or v.pass_number != number:
+                return "over"
+            return "undisturbed" if v.generation == v.begun_generation else "disturbed"
+
+        self._door.admit((PassBegun(self._clock.now(), BECAUSE, host, number),))
+        error: str | None = None
+        pages = Pages()
+        for answer in self._api.verify(host, nodes, number):
+            self._door.admit(pages.observations(self._heard(answer)))
+            error = answer.error
+            now = self._door.read(standing)
+            if error is not None or now == "over":
+                break
+            if now == "disturbed":
+                self._spoil(host, number, "something was seen of the host while the pass went on")
+                return "disturbed", None
+            if deadline.passed():
+                error = f"The pass over {host} was given up after {self._limits.pass_deadline_s:g} s."
+                break
+        if self._door.read(standing) != "over":
+            error = error or f"The pass over {host} ended without a last answer that could be used."
+            self._spoil(host, number, error)
+        return ("spoilt", error) if error is not None else ("whole", None)
+
+    def _spoil(self, host: str, number: int, sentence: str) -> None:
+        now = self._clock.now()
+        self._door.admit(
+            (PassRead(now, BECAUSE, host, number, read=Read.SERVICE, asked_at=now, complete=False, error=sentence),)
+        )
+
+    def _verify_forever(self) -> None:
+        while not self._stopping.is_set():
+            self._tick("verify")
+            for host in self._guard("verify", self.passes_due) or ():
+                self._want_pass(host)
+            next_at = self._guard("verify", lambda: self._door.read(lambda fleet: fleet.next_verify_at()))
+            wait_s = 2.0 if next_at is None else min(2.0, next_at - self._clock.now())
+            self._rest("verify", wait_s)
+
+    def _passes_forever(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                host = self._passes.get(timeout=1.0)
+            except Empty:
+                continue
+            try:
+                self._guard("verify", lambda host=host: self.verify(host))  # type: ignore[misc]
+            finally:
+                with self._lock:
+                    self._in_hand.discard(host)
+                self._wakes["verify"].set()
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def _rest(self, name: str, seconds: float) -> None:
+        """Until woken, or for so long; at least for a breath."""
+        self._stopping.wait(BREATH_S)
+        wake = self._wakes[name]
+        if seconds > BREATH_S:
+            wake.wait(seconds - BREATH_S)
+        wake.clear()
+
+    def _guard(self, name: str, work: Callable[[], T]) -> T | None:
+        """A worker outlives our own mistakes: they are logged and counted, and it goes on."""
+        try:
+            return work()
+        except Exception as fault:
+            log.exception("poll failed by our fault", job=name)
+            self._fail(name, f"{name} failed by our own fault: {type(fault).__name__}: {fault}")
+            self._stopping.wait(1.0)
+            return None
+
+
+def _is_unsure(fleet: Fleet, server_id: str) -> bool:
+    """Whether a move ended in a way that leaves open where the server is."""
+    server, moves = fleet.server(server_id), fleet.migrations_of(server_id)
+    if server is None or server.deleted_at is not None or not moves or moves[-1].open:
+        return _is_still_there(fleet, server_id)
+    return moves[-1].phase is Phase.FAILED or server.host is None or _is_still_there(fleet, server_id)
+
+
+def _is_still_there(fleet: Fleet, server_id: str) -> bool:
+    """Whether an evacuated server is, as far as we know, still on the host it was evacuated from."""
+    server, moves = fleet.server(server_id), fleet.migrations_of(server_id)
+    if server is None or server.deleted_at is not None or not moves:
+        return False
+    last = moves[-1]
+    over = last.phase is Phase.COMPLETED or last.verdict is Phase.COMPLETED
+    return last.kind is Kind.EVACUATION and over and server.host == last.source
+
+
+def _unlisted(m: Migration, listed: set[str], asked_at: float) -> bool:
+    """Whether Nova's lists of open migrations should have had this one, and did not."""
+    if m.migration_uuid is not None:
+        return m.migration_uuid not in listed
+    return m.begun_at < asked_at - 30.0
+
+
+def _must_show(answer: Answer) -> bool:
+    """Whether the answer has rows, and is the last page: then something must follow from it."""
+    body = answer.body if isinstance(answer.body, dict) else {}
+    links = any(key.endswith("_links") and value for key, value in body.items())
+    return not links and any(isinstance(value, list) and value for value in body.values())
