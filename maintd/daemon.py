@@ -26,9 +26,10 @@ from maintd.clock import Clock, SystemClock
 from maintd.config import Config
 from maintd.delivery.dispatcher import Dispatcher
 from maintd.delivery.sinks.webhook import webhook_endpoint
+from maintd.domain import emptiness
 from maintd.domain.events import CloudEvent
 from maintd.domain.fleet import Fleet
-from maintd.domain.model import Because, Bus, Knowledge, Policy
+from maintd.domain.model import Because, Blocker, Bus, Knowledge, Policy
 from maintd.domain.observations import BusSeen, DrainRequested, Observation, ResidueCleared
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
@@ -166,8 +167,16 @@ class Leading:
         self.polls: Polls | None = None
         if config.cloud is not None:
             self.api = NovaApi(config.cloud, clock, self._called)
-            self.polls = Polls(self.api, self.admission, clock, has_bus=bool(config.buses), metrics=metrics)
+            self.polls = Polls(
+                self.api,
+                self.admission,
+                clock,
+                has_bus=bool(config.buses),
+                listener=_PollMeters(metrics, self),
+                ready=lambda: self.connected,
+            )
         self.states: dict[str, tuple[str, str]] = {}
+        self.reconciled_at: float | None = None
         self.intakes = [Intake(bus, self._admit, self._bus_state, clock) for bus in config.buses]
 
     def _called(self, service: str, outcome: str) -> None:
@@ -201,6 +210,11 @@ class Leading:
         elif state in ("connecting", "failed") and before is not None and before[0] in ("connected", "paused", "blind"):
             self._pending.append(BusSeen(now, because, bus, "lost"))
 
+    @property
+    def connected(self) -> bool:
+        """Whether every bus is being heard."""
+        return all(self.states.get(i.bus.name, ("", ""))[0] == "connected" for i in self.intakes)
+
     def start(self) -> None:
         for intake in self.intakes:
             intake.start()
@@ -226,11 +240,9 @@ class Leading:
             observation = self._pending[0]
             self.admission.admit((observation,))
             self._pending.popleft()
-            if self.polls is not None and isinstance(observation, BusSeen) and observation.state == "connected":
-                self.polls.heal()
+            if self.polls is not None:
+                self.polls.wake()
         self.admission.tick(self._clock.now())
-        if self.polls is not None:
-            self.polls.wake_if_due()
 
 
 class Daemon:
@@ -481,18 +493,29 @@ class Daemon:
         leading = self._leader()
         leading.admission.admit((ResidueCleared(self.clock.now(), Because("operator", "residue.clear"), host, who),))
 
+    def why(self, host: str) -> tuple[Blocker, ...]:
+        """Why a host is not empty, as the holder of the fleet sees it; nothing for a host that is, or is unknown."""
+        leading = self._leader()
+
+        def look(fleet: Fleet) -> tuple[Blocker, ...]:
+            held = fleet.slice(host)
+            return emptiness.blockers(held, held.host, fleet.policy, self.clock.now()) if held else ()
+
+        return leading.admission.read(look)
+
     def status(self) -> Mapping[str, Any]:
         """What only this process knows, for /v1/status."""
         leading = self.leading
         polls = leading.polls if leading else None
+        errors = polls.errors() if polls else {}
         return {
             "version": maintd.__version__,
             "leading": leading is not None,
             "cloud": {
                 "configured": self.config.cloud is not None,
-                "ok": polls.ok if polls else None,
-                "last_success_at": polls.last_success_at if polls else None,
-                "last_error": polls.last_error if polls else None,
+                "ok": not errors if polls else None,
+                "last_success_at": leading.reconciled_at if leading else None,
+                "last_error": next(iter(errors.values()), None),
             },
             "bus_states": {name: state for name, (state, _) in (leading.states if leading else {}).items()},
         }
@@ -512,8 +535,8 @@ class Daemon:
             for name, (state, detail) in leading.states.items()
             if state != "connected"
         ]
-        if leading.polls is not None and leading.polls.last_error:
-            said.append(leading.polls.last_error)
+        if leading.polls is not None:
+            said += leading.polls.errors().values()
         return said
 
     # -- gauges -------------------------------------------------------------------------------------------------------
@@ -567,3 +590,21 @@ class _Meters:
 
     def oldest_pending(self, seconds: float) -> None:
         self._metrics.delivery_oldest_pending_seconds.set(seconds)
+
+
+class _PollMeters:
+    """The polls' counts, in Prometheus' terms."""
+
+    def __init__(self, metrics: Metrics, leading: Leading) -> None:
+        self._metrics = metrics
+        self._leading = leading
+
+    def job(self, name: str, outcome: str) -> None:
+        self._metrics.jobs.labels(name, outcome).inc()
+
+    def verified(self, host: str, outcome: str) -> None:
+        self._metrics.verifications.labels(outcome).inc()
+
+    def reconciled(self, at: float) -> None:
+        self._leading.reconciled_at = at
+        self._metrics.reconcile_last_success_timestamp_seconds.set(at)
