@@ -39,7 +39,7 @@ acceptance: $(STAMP)-test
 	@$(BIN)/python -m tests.acceptance $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench: $(STAMP)-test $(STAMP)-rabbitmq
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m bench
 
 config: $(STAMP)-run
 	@$(BIN)/oslo-config-generator --config-file etc/maintd/maintd-config-generator.conf
