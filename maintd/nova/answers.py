@@ -380,6 +380,9 @@ def _migration(row: Mapping[str, Any], answer: Answer) -> MigrationSeen:
 def _migrations(answer: Answer, question: _Question) -> _Reading:
     """os-migrations, of all statuses or of one (the target of the read): Nova filters by one status at a time."""
     seen = tuple(_migration(row, answer) for row in _rows(answer.body, "migrations"))
+    host = question.query.get("host")
+    if host is not None and any(host not in (m.source, m.destination) for m in seen):
+        raise _Undocumented(f"the list has migrations that do not touch {host}: the right to see hosts is missing")
     return _Reading(
         seen,
         ((Read.MIGRATIONS, question.query.get("status"), seen),),
