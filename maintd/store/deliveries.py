@@ -7,8 +7,8 @@ locks (a Galera cluster does not share them):
   nothing. The unique key (event, endpoint) stands behind that.
 - *Line*: deliveries of one endpoint and one subject form a line by event sequence. Only its head has a `due_at`;
   finishing a head calls the next one up, in the same transaction. A dead endpoint's backlog is therefore invisible to
-  the query for what is due, however long it is. `mend` calls up the heads of lines that have none, which two
-  transactions that overlapped may leave.
+  the query for what is due, however long it is. Where two transactions can write at once, each looks again after its
+  commit for a line that the other left without a head; `mend` does so for all lines.
 - *Claim*: read what is due, then take each row only if it still is what was read. A claim is a lease: `due_at` of
   a claimed row is the lease's end, after which it is simply due again.
 - *Finish*: only while the row is still claimed by the one who asks.
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -55,6 +55,7 @@ _CHUNK: Final = 500
 """Most values in one IN list; SQLite's old limit is 999 parameters a statement."""
 
 T = TypeVar("T")
+_Line: TypeAlias = tuple[str, str]  # (endpoint, subject)
 
 
 # -- the statements of the hot path, built once: building one costs more than SQLite takes to run it
@@ -247,9 +248,11 @@ class Deliveries:
         if self._database.read(lambda connection: connection.execute(_NOT_FANNED_OUT, {"b_limit": 1}).first()) is None:
             return 0
         try:
-            return self._database.write(lambda connection: _fan_out(connection, route, now, limit))
+            taken, behind = self._database.write(lambda connection: _fan_out(connection, route, now, limit))
         except _LostRace:
             return 0
+        self._look_again(behind, now)
+        return taken
 
     # -- sending
 
@@ -291,21 +294,46 @@ class Deliveries:
 
     def finish_many(self, finishes: Sequence[Finish]) -> list[bool]:
         """`finish` for several in one transaction, in the order given."""
-        return self._database.write(lambda connection: [_finish(connection, finish) for finish in finishes])
+
+        def work(connection: Connection) -> tuple[list[bool], set[_Line]]:
+            emptied: set[_Line] = set()
+            return [_finish(connection, finish, emptied) for finish in finishes], emptied
+
+        held, emptied = self._database.write(work)
+        self._look_again(emptied, max((finish.attempt.ended_at for finish in finishes), default=0.0))
+        return held
+
+    def _look_again(self, lines: Collection[_Line], now: float) -> None:
+        """Call up whoever waits in these lines with nobody before them.
+
+        A fan-out that put something behind a head, and the end of that head, may not see one another where two
+        transactions write at once. Both look again when they are committed: the later of the two sees it.
+        """
+        if not lines or self._database.dialect == "sqlite":  # one writer at a time: nothing overlaps
+            return
+        headless = self._database.read(lambda connection: [line for line in lines if _is_headless(connection, *line)])
+        if not headless:
+            return
+
+        def work(connection: Connection) -> None:
+            for line in headless:
+                _head_again(connection, *line, now)
+
+        self._database.write(work)
 
     def mend(self, now: float) -> int:
         """Call up the head of every line that has none; how many there were.
 
-        Cheap, and needed rarely: where a fan-out and the end of the delivery before it overlapped on a database with
-        several writers, neither saw the other.
+        The last resort against a line that stands still: rows changed by hand, transactions that overlapped on two
+        nodes of a cluster.
         """
         if not self._database.read(_headless):
             return 0
 
         def work(connection: Connection) -> int:
             lines = _headless(connection)
-            for endpoint, subject in lines:
-                _call_up(connection, endpoint, subject, now)
+            for line in lines:
+                _head_again(connection, *line, now)
             return len(lines)
 
         return self._database.write(work)
@@ -420,8 +448,7 @@ class Deliveries:
                     )
                 )
             for line in {(name, subject) for _, name, subject in found}:
-                if not _has_head(connection, *line):
-                    _call_up(connection, *line, now)
+                _head_again(connection, *line, now)
             return len(found)
 
         return self._database.write(work)
@@ -462,10 +489,13 @@ class Deliveries:
 # -- what runs in a transaction of the caller's
 
 
-def _fan_out(connection: Connection, route: Callable[[str], Sequence[str]], now: float, limit: int) -> int:
+def _fan_out(
+    connection: Connection, route: Callable[[str], Sequence[str]], now: float, limit: int
+) -> tuple[int, set[_Line]]:
+    """How many events were taken, and the lines in which something now waits behind an earlier delivery."""
     batch = connection.execute(_NOT_FANNED_OUT, {"b_limit": limit}).all()
     if not batch:
-        return 0
+        return 0, set()
     marked = 0
     for chunk in _chunks([row.sequence for row in batch]):
         marked += _rows(connection.execute(_MARK_FANNED_OUT, {"b_sequences": chunk}))
@@ -473,7 +503,8 @@ def _fan_out(connection: Connection, route: Callable[[str], Sequence[str]], now:
         raise _LostRace  # another controller was first; what it left comes in the next round
     disabled = set(connection.execute(_DISABLED).scalars())
     made: list[dict[str, Any]] = []
-    occupied: set[tuple[str, str]] = set()
+    occupied: set[_Line] = set()
+    behind: set[_Line] = set()
     for event in batch:
         subject = event.subject or ""
         for endpoint in route(event.type):
@@ -481,6 +512,8 @@ def _fan_out(connection: Connection, route: Callable[[str], Sequence[str]], now:
             if endpoint not in disabled and line not in occupied:
                 at_head = connection.execute(_OPEN_IN_LINE, _line(*line)).first() is None
                 occupied.add(line)
+                if not at_head:
+                    behind.add(line)
             else:
                 at_head = False
             made.append(
@@ -504,7 +537,7 @@ def _fan_out(connection: Connection, route: Callable[[str], Sequence[str]], now:
         for ids in _chunks(refused):
             these = and_(deliveries.c.endpoint == endpoint, deliveries.c.event_id.in_(ids))
             _explain(connection, these, "endpoint_disabled", "the endpoint asked for no more deliveries", now)
-    return len(batch)
+    return len(batch), behind
 
 
 def _give_up(connection: Connection, which: ColumnElement[bool], outcome: str, detail: str, now: float) -> int:
@@ -575,7 +608,8 @@ def _claim(
     return claimed
 
 
-def _finish(connection: Connection, finish: Finish) -> bool:
+def _finish(connection: Connection, finish: Finish, emptied: set[_Line]) -> bool:
+    """Whether the claim was still held; a line in which nobody comes next is added to `emptied`."""
     attempt, again = finish.attempt, finish.state == "pending"
     due_at = attempt.ended_at if finish.due_at is None else finish.due_at
     values = {
@@ -601,15 +635,27 @@ def _finish(connection: Connection, finish: Finish) -> bool:
     )
     if not again:
         line = connection.execute(_LINE_OF, {"b_id": finish.delivery_id}).one()
-        _call_up(connection, line.endpoint, line.subject, attempt.ended_at)
+        if not _call_up(connection, line.endpoint, line.subject, attempt.ended_at):
+            emptied.add((line.endpoint, line.subject))
     return True
 
 
-def _call_up(connection: Connection, endpoint: str, subject: str, now: float) -> None:
-    """Make the first of a line due, if it waits."""
+def _call_up(connection: Connection, endpoint: str, subject: str, now: float) -> bool:
+    """Make the first of a line due, if it waits; whether there was one."""
     first = connection.execute(_FIRST_IN_LINE, _line(endpoint, subject)).scalar()
     if first is not None:
         connection.execute(_MAKE_DUE, {"b_id": first, "b_now": now})
+    return first is not None
+
+
+def _head_again(connection: Connection, endpoint: str, subject: str, now: float) -> None:
+    if not _has_head(connection, endpoint, subject):
+        _call_up(connection, endpoint, subject, now)
+
+
+def _is_headless(connection: Connection, endpoint: str, subject: str) -> bool:
+    waits = connection.execute(_FIRST_IN_LINE, _line(endpoint, subject)).first() is not None
+    return waits and not _has_head(connection, endpoint, subject)
 
 
 def _has_head(connection: Connection, endpoint: str, subject: str) -> bool:
@@ -620,7 +666,7 @@ def _line(endpoint: str, subject: str) -> dict[str, str]:
     return {"b_endpoint": endpoint, "b_subject": subject}
 
 
-def _headless(connection: Connection) -> list[tuple[str, str]]:
+def _headless(connection: Connection) -> list[_Line]:
     """Lines in which somebody waits and nobody is due or in flight."""
     return [(row.endpoint, row.subject) for row in connection.execute(_HEADLESS)]
 
