@@ -289,7 +289,8 @@ class _Polled:
     @staticmethod
     def _message(raw: Any) -> dict[str, Any]:
         message = dict(raw.message)
-        for key, value in (raw.ctxt or {}).items():
+        context = raw.ctxt or {}
+        for key, value in (context if isinstance(context, dict) else context.to_dict()).items():
             message.setdefault(f"_context_{key}", value)
         return message
 

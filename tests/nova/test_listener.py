@@ -11,6 +11,8 @@ from typing import Any
 
 import amqp
 import pytest
+from oslo_config import cfg
+from oslo_context.context import RequestContext
 
 from maintd.clock import ManualClock, SystemClock
 from maintd.config import BusConfig
@@ -20,6 +22,7 @@ from maintd.nova import broker
 from maintd.nova import listener as intake_module
 from maintd.nova.listener import Intake, queue_depths, remove_queue, tap
 from maintd.nova.notifications.envelope import Notification
+from maintd.nova.oslo import oslo_messaging
 from tests.support.rabbitmq import Rabbit, free_port, wait_until
 
 
@@ -363,7 +366,15 @@ def test_a_wedged_listener_is_replaced(rigs, bus, publisher):
     rig.until("connected")
     feed = rig.intake._run.feed
     deaf = threading.Event()
-    feed._consume = lambda seconds: (deaf.set(), time.sleep(0.05))  # as if the broker had forgotten the consumer
+
+    def forgotten(seconds: float) -> None:
+        if not deaf.is_set():
+            for consumer in list(feed._connection._consumers)[:1]:
+                consumer.queue.cancel("1")
+            deaf.set()
+        time.sleep(0.05)
+
+    feed._consume = forgotten  # as if the broker had forgotten the consumer
     assert deaf.wait(5)
     sent = publisher.notify()
     wait_until(lambda: rig.store.ids == [sent], 15)
@@ -547,22 +558,18 @@ def test_ticks(rigs, bus):
 @pytest.mark.parametrize("url", ["fake://", "kombu+memory:///"])
 def test_in_process_transports(rigs, url):
     """The embedded transports deliver in batches too, also from an ordinary Notifier."""
-    from maintd.nova.oslo import oslo_messaging
-
     name = uuid.uuid4().hex
     rig = rigs(BusConfig(name="default", transport_url=url, exchange=name, topic=name, pool=f"p-{name}"), batch_size=50)
     rig.start().until("connected")
-    from oslo_config import cfg
-
     conf = cfg.ConfigOpts()
     conf([], default_config_files=[], default_config_dirs=[])
-    conf.register_opts([cfg.StrOpt("control_exchange", default=name)])
-    transport = oslo_messaging.get_notification_transport(conf, url)
+    oslo_messaging.get_notification_transport(conf, url)  # registers the option
     conf.set_override("control_exchange", name)
     transport = oslo_messaging.get_notification_transport(conf, url)
     notifier = oslo_messaging.Notifier(transport, "nova-compute:h", driver="messagingv2", topics=[name])
+    context = RequestContext(request_id="req-7")
     for n in range(120):
-        notifier.info({"request_id": "req-7"}, f"instance.update.{n}", {"a": n})
+        notifier.info(context, f"instance.update.{n}", {"a": n})
     wait_until(lambda: len(rig.store.seen) == 120)
     assert [message.event_type for message in rig.store.seen] == [f"instance.update.{n}" for n in range(120)]
     assert rig.store.seen[0].request_id == "req-7"
