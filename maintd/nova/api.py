@@ -290,7 +290,9 @@ class NovaApi:
         for node in nodes:
             answer = self.hypervisor(node, asking=asking)
             if answer.status == 404:
-                yield from self.hypervisors()  # so that the next pass knows better
+                for listed in self.hypervisors():  # so that the next pass knows better
+                    if listed.error is None:
+                        yield listed
                 answer = replace(answer, error=f"Nova no longer knows the compute node {node} of {host}.")
             yield answer
             if answer.error:
