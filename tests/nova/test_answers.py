@@ -593,7 +593,19 @@ def test_broken_lists_are_never_complete(between: Answer) -> None:
     """A page that failed or does not follow ends its list; the pages after it conclude nothing."""
     pages = Pages()
     pages.observations(ask(LIST, following({"servers": [server_row()]}, "servers", SERVER)))
-    pages.observations(between)
+
+    assert ServersListed not in types(pages.observations(between))
+    seen = pages.observations(ask(f"{LIST}&marker={SERVER}", {"servers": [server_row(OTHER)]}))
+
+    assert types(seen) == [ServerSeen]
+
+
+def test_list_with_one_page_without_hosts_is_not_complete() -> None:
+    """One page that does not say where its servers are spoils the list, whatever the others say."""
+    row = server_row()
+    del row["OS-EXT-SRV-ATTR:host"]
+    pages = Pages()
+    pages.observations(ask(LIST, following({"servers": [row]}, "servers", SERVER)))
 
     seen = pages.observations(ask(f"{LIST}&marker={SERVER}", {"servers": [server_row(OTHER)]}))
 
