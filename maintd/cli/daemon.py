@@ -114,8 +114,6 @@ def _which(example: str) -> object:
 
 def do_run(args: argparse.Namespace) -> int:
     settings = config(args)
-    for warning in settings.warnings:
-        complain(f"maintd: {clean(warning)}")
     if args.check_config:
         return _checked(settings)
     from maintd import app
@@ -124,6 +122,8 @@ def do_run(args: argparse.Namespace) -> int:
 
 
 def _checked(settings: Config) -> int:
+    for warning in settings.warnings:
+        complain(f"maintd: {clean(warning)}")
     say("The configuration is good.")
     say(f"  installation  {settings.installation}")
     say(f"  files         {', '.join(map(str, settings.files)) or 'none'}")

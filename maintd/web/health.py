@@ -17,7 +17,7 @@ import falcon
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from maintd.errors import StoreUnavailable
+from maintd.errors import OperatorError, StoreUnavailable
 from maintd.store import Store
 
 
@@ -55,7 +55,7 @@ class Health:
         try:
             self.store.ping()
             current, head = self.store.version()
-        except StoreUnavailable as wrong:
+        except (StoreUnavailable, OperatorError) as wrong:
             return False, {"reason": f"The database cannot be used: {wrong}", "degraded": []}
         if current != head:
             reason = f"The database has schema revision {current}, this maintd needs {head}: run maintd db upgrade."

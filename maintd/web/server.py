@@ -15,8 +15,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import falcon
@@ -172,7 +174,7 @@ def _serialise_error(req: falcon.Request, resp: falcon.Response, error: falcon.H
             description = f"{req.path} cannot be asked with {req.method}; it takes {allowed}."
         else:
             description = "The request cannot be answered."
-    title = error.title.partition(" ")[2] if error.title[:3].isdigit() else error.title
+    title = error.title.partition(" ")[2].capitalize() if error.title[:3].isdigit() else error.title
     _answer(resp, {"title": title, "description": description})
 
 
@@ -254,8 +256,14 @@ class HttpServer:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def stop(self) -> None:
-        """Stop listening; requests under way get two seconds."""
-        self._server.stop()
+        """Stop listening; requests under way get two seconds. Harmless when it never started, or twice."""
+        ending = threading.Thread(target=self._server.stop, name=f"http-{self.name}-end", daemon=True)
+        ending.start()
+        # Cheroot looks twice a second whether it should end, or when somebody connects.
+        while ending.is_alive():
+            with suppress(OSError):
+                socket.create_connection(self.address, timeout=0.1).close()
+            ending.join(0.02)
         if self._thread is not None:
             self._thread.join(timeout=5)
 

@@ -1,0 +1,175 @@
+"""The real API on a real socket, over a real SQLite store that a test fills as it likes."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import http.client
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maintd.clock import ManualClock
+from maintd.domain import events
+from maintd.domain.model import Because, Blocker, Entity, Finding, Host, Policy, ProofRead
+from maintd.store import Commit, Fence, Store, open_store
+from maintd.web.context import WebApp
+from maintd.web.server import HttpServer, api
+
+AT = 1_767_225_600.0
+"""2026-01-01T00:00:00Z, when every test begins."""
+
+CLOUD = {"configured": True, "ok": True, "last_success_at": AT - 2, "last_error": None}
+
+
+def closed(name: str, **given: Any) -> Host:
+    """A host that was disabled ten minutes ago."""
+    return Host(
+        name, disabled=True, disabled_reason="maintenance", closed_at=AT - 600, seen_at=AT - 1, up=True, **given
+    )
+
+
+def empty(name: str, **given: Any) -> Host:
+    """A closed host that is proven empty."""
+    proof = tuple(ProofRead("servers", n, AT - 40 + n * 15, 0) for n in (1, 2))
+    return closed(name, emptied=True, emptied_at=AT - 10, finding=Finding(AT - 10, proof=proof), **given)
+
+
+def occupied(name: str, *kinds: str) -> Host:
+    """A closed host whose last pass found these blockers."""
+    return closed(name, finding=Finding(AT - 5, tuple(Blocker(kind, f"srv-{kind}") for kind in kinds)))
+
+
+@dataclass
+class Served:
+    """A served store: put values in, ask over HTTP."""
+
+    store: Store
+    clock: ManualClock
+    fence: Fence
+    status: dict[str, Any] = field(default_factory=lambda: {"cloud": dict(CLOUD)})
+    drains_requested: list[str] = field(default_factory=list)
+    residue_cleared: list[tuple[str, str | None]] = field(default_factory=list)
+    woken: int = 0
+    refusal: Exception | None = None
+    server: HttpServer | None = None
+
+    def put(self, *values: Entity) -> None:
+        """Save values, as the fleet's writer does."""
+        self._commit(values)
+
+    def drop(self, *values: Entity) -> None:
+        """Remove values, as the fleet's writer does."""
+        self._commit((), removed=values)
+
+    def publish(self, *published: events.Event) -> list[events.CloudEvent]:
+        """Append events to the log."""
+        first = self.store.last_sequence() + 1
+        made = [
+            events.publish(event, id=f"event-{n}", installation="main", time=AT + n, sequence=n)
+            for n, event in enumerate(published, first)
+        ]
+        self._commit((), made)
+        return made
+
+    def _commit(
+        self, saved: Sequence[Entity], made: Sequence[events.CloudEvent] = (), removed: Sequence[Entity] = ()
+    ) -> None:
+        self.store.commit(Commit(self.fence, saved, removed, made, (), (), self.clock.now()))
+
+    @property
+    def url(self) -> str:
+        assert self.server is not None
+        return self.server.url
+
+    def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        """Status and JSON of a GET."""
+        return self.ask("GET", path, headers=headers)
+
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """Status and JSON of a POST of JSON."""
+        return self.ask("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Status and JSON of any request."""
+        assert self.server is not None
+        connection = http.client.HTTPConnection(*self.server.address, timeout=5)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            assert response.getheader("Content-Type") == "application/json"
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def _request_drain(self, host: str) -> None:
+        self._perhaps_refuse()
+        self.drains_requested.append(host)
+
+    def _clear_residue(self, host: str, who: str | None) -> None:
+        self._perhaps_refuse()
+        self.residue_cleared.append((host, who))
+
+    def _perhaps_refuse(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def web(self) -> WebApp:
+        return WebApp(
+            store=self.store,
+            installation="main",
+            clock=self.clock,
+            policy=Policy(has_cloud=True),
+            status=lambda: self.status,
+            request_drain=self._request_drain,
+            clear_residue=self._clear_residue,
+            wake_delivery=self._wake,
+        )
+
+
+@functools.cache
+def _new_database() -> Path:
+    """A file with all tables and no row, made once: making it takes longer than most tests."""
+    directory = tempfile.TemporaryDirectory()
+    atexit.register(directory.cleanup)
+    path = Path(directory.name, "new.sqlite")
+    open_store(f"sqlite:///{path}", ManualClock(AT), tables="upgrade").close()
+    return path
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[Served]:
+    """Serve a new store until the end of the block."""
+    clock = ManualClock(AT)
+    shutil.copy(_new_database(), directory / "maintd.sqlite")
+    store = open_store(f"sqlite:///{directory}/maintd.sqlite", clock, tables="current")
+    fence = store.leases.acquire("fleet", "ctl-1", 3600.0, AT)
+    assert fence is not None
+    served = Served(store, clock, fence)
+    served.server = HttpServer("api", api(served.web()), "127.0.0.1", 0)
+    served.server.start()
+    try:
+        yield served
+    finally:
+        served.server.stop()
+        store.close()
+
+
+def emptied(host: str) -> events.HostEmptied:
+    """An event about a host."""
+    return events.HostEmptied(because=Because("api"), host=host)
+
+
+def disabled(host: str) -> events.ServiceDisabled:
+    """Another."""
+    return events.ServiceDisabled(because=Because("notification", "service.update"), host=host, reason="maintenance")
