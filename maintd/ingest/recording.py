@@ -43,7 +43,7 @@ class Recording:
     """The lines of one or several recordings, merged by their `at`; of equal moments the file named first comes first.
 
     Iterating yields (at, item) and reads the files as it goes; it may be done again, and begins anew. `skipped` then
-    counts what was passed over: lines of each unknown kind, `cut_short` for a last line that is still being written; and
+    counts what was passed over: lines of each unknown kind, `cut_short` for a last line still being written; and
     `out_of_order` lines, older than the one before them, which are yielded. Raises OperatorError, a sentence that
     names file and line, for a file that cannot be read or is no recording.
     """

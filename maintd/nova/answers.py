@@ -677,11 +677,11 @@ class PassTracker:
     def __init__(self) -> None:
         self._passes: dict[str, int] = {}
 
-    def before(self, answer: Answer) -> tuple[PassBegun, ...]:
-        """What precedes an answer: the beginning of its pass, as of when its first question was sent, or nothing."""
+    def begun(self, answer: Answer) -> PassBegun | None:
+        """The beginning of the answer's pass, as of when its first question was sent; None if it had begun already."""
         if answer.purpose != "verify" or answer.host is None or answer.pass_number is None:
-            return ()
+            return None
         if self._passes.get(answer.host) == answer.pass_number:
-            return ()
+            return None
         self._passes[answer.host] = answer.pass_number
-        return (PassBegun(answer.since, BECAUSE_API, answer.host, answer.pass_number),)
+        return PassBegun(answer.since, BECAUSE_API, answer.host, answer.pass_number)

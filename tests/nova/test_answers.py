@@ -535,16 +535,16 @@ def test_pass_begins_before_its_first_answer() -> None:
     answer = verify("GET /os-migrations", {"migrations": []})
 
     begun = [
-        tracker.before(ask("GET /os-services", {"services": []})),
-        tracker.before(answer),
-        tracker.before(answer),
-        tracker.before(replace(answer, host="cmp-03")),
-        tracker.before(replace(answer, pass_number=4, asked_at=None)),
+        tracker.begun(ask("GET /os-services", {"services": []})),
+        tracker.begun(answer),
+        tracker.begun(answer),
+        tracker.begun(replace(answer, host="cmp-03")),
+        tracker.begun(replace(answer, pass_number=4, asked_at=None)),
     ]
 
-    assert begun[0] == begun[2] == ()
+    assert begun[0] is begun[2] is None
     assert [("cmp-02", 3, ASKED), ("cmp-03", 3, ASKED), ("cmp-02", 4, AT)] == [
-        (b.host, b.pass_number, b.seen_at) for found in begun for b in found if isinstance(b, PassBegun)
+        (b.host, b.pass_number, b.seen_at) for b in begun if isinstance(b, PassBegun)
     ]
 
 
