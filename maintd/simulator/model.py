@@ -171,7 +171,7 @@ class Timing:
 
 
 class _Process:
-    __slots__ = ("steps", "server_id", "hosts", "dead", "slots")
+    __slots__ = ("steps", "server_id", "hosts", "dead", "slots", "waits_for")
 
     def __init__(self, steps: Steps, server_id: str, hosts: tuple[str, ...]) -> None:
         self.steps = steps
@@ -179,6 +179,7 @@ class _Process:
         self.hosts = hosts
         self.dead = False
         self.slots: Slots | None = None
+        self.waits_for: Slots | None = None
 
 
 @dataclass(slots=True)
@@ -198,7 +199,8 @@ class Knobs:
 
     Operations: spawn, destroy, snapshot, migrate_disk, finish_migration, confirm, pre_live_migration, live_migration,
     post_at_destination. A live migration takes a mode, read again at each tick so that a stuck one can be freed:
-    `converge` and `slow` fall evenly to nothing in `seconds`; `stuck` falls to `floor` and then nothing moves;
+    `converge` and `slow` fall evenly to nothing in `seconds`; `stuck` falls to `floor` and then nothing moves, though
+    the unchanged numbers are still written (so `instance.update` still comes); `silent` writes nothing any more;
     `diverge` falls and climbs for ever while the bytes processed grow; `fail` rolls back after `seconds`; `error`
     raises out of the driver after `seconds`.
     """
@@ -367,10 +369,21 @@ class Cloud:
         self._wake.notify_all()
 
     def _go(self, server: Server, steps: Steps, *hosts: str | None) -> _Process:
+        """Begin an operation. What is sent to a compute that is dead, known or not, is lost."""
         process = _Process(steps, server.id, tuple(host for host in hosts if host is not None))
-        self._processes[process] = None
-        self._push(self.now(), process)
+        if any(self.hosts[host].killed_at is not None for host in process.hosts):
+            process.dead = True
+            steps.close()
+        else:
+            self._processes[process] = None
+            self._push(self.now(), process)
         return process
+
+    def _works_on(self, server: Server, host: str) -> None:
+        """From here on the server's operation depends on this host's compute too, and stops when that is killed."""
+        for process in self._processes:
+            if process.server_id == server.id:
+                process.hosts = (*process.hosts, host)
 
     def _step(self, process: _Process) -> None:
         if process.dead:
@@ -385,17 +398,20 @@ class Cloud:
                 self._take(answer, process)
             else:
                 answer.waiting.append(process)
+                process.waits_for = answer
         else:
             self._push(self.now() + answer, process)
 
     def _take(self, slots: Slots, process: _Process) -> None:
         slots.busy.add(process)
-        process.slots = slots
+        process.slots, process.waits_for = slots, None
         self._push(self.now(), process)
 
     def _end(self, process: _Process) -> None:
         process.dead = True
         self._processes.pop(process, None)
+        if process.waits_for is not None:
+            process.waits_for.waiting.remove(process)
         process.steps.close()
         slots = process.slots
         if slots is not None:
@@ -533,12 +549,11 @@ class Cloud:
         copy.node = self.node_of(server.host)
 
     def _save(self, server: Server, copy: Copy, request: Request, *, publisher: str | None = None,
-              old_is_new: bool = False, quiet: bool = False, **changes: Any) -> None:
+              quiet: bool = False, **changes: Any) -> None:
         """`Instance.save()`: change the row, refresh the copy, and tell with `instance.update`.
 
         The copy's `updated_at` is the row's as it was before this save, because Nova reads it before the database
-        has set the new one. `old_is_new`: where Nova saves with an expected task state that may be none, its message
-        gives the new task state as the old one too.
+        has set the new one; and where there was no task state, its message gives the new one as the old one too.
         """
         old_state, old_task, old_updated = server.state, server.task_state, server.updated_at
         if "host" in changes:
@@ -550,10 +565,8 @@ class Cloud:
         copy.updated_at = old_updated
         if quiet or not self.timing.notify_on_state_change:
             return
-        if old_is_new:
-            old_task = server.task_state
         self._emit("instance.update", publisher or f"nova-compute:{self.controller}",
-                   wire.instance_update(copy, request, old_state, old_task, self.now()), request)
+                   wire.instance_update(copy, request, old_state, old_task or server.task_state, self.now()), request)
 
     def _allocate(self, host: Host, consumer: str, flavor: Flavor) -> None:
         host.provider.allocations[consumer] = flavor
@@ -695,6 +708,9 @@ class Cloud:
             if host.servers:
                 raise Refused(409, "Unable to delete compute service that is hosting instances. Migrate or delete the "
                                    "instances first.")
+            if any(host_name in (row.source, row.destination) and row.status in OCCUPYING
+                   for rows in self.migrations_of.values() for row in rows):
+                raise Refused(409, "Unable to delete compute service that has in-progress migrations.")
             self._emit_service(host, "service.delete", request or self.new_request())
             del self.hosts[host_name]
             self.hosts_by_provider.pop(host.provider.uuid)
@@ -708,8 +724,6 @@ class Cloud:
                 host.killed_at = self.now()
                 for process in [p for p in self._processes if host_name in p.hosts]:
                     self._end(process)
-                host.live.waiting.clear()
-                host.builds.waiting.clear()
 
     def start_compute(self, host_name: str) -> None:
         """nova-compute is back: evacuated guests are destroyed and their rows `completed`, local deletes are reaped
@@ -728,12 +742,21 @@ class Cloud:
             host.residue.clear()
             busy = {process.server_id for process in self._processes}
             for server in list(host.servers.values()):
-                if server.task_state == "migrating" and server.id not in busy:
-                    for row in self.migrations_of.get(server.id, ()):
-                        if row.status in IN_PROGRESS:
-                            self._give_back(row)
-                            self._row(row, status="error")
-                    self._save(server, self._load(server), request, task_state=None, progress=0)
+                if server.task_state is not None and server.id not in busy:
+                    self._resume_after_crash(server, request)
+
+    def _resume_after_crash(self, server: Server, request: Request) -> None:
+        """What nova-compute does at its start with a server that something was under way with."""
+        if server.task_state == "deleting":
+            self._go(server, self._deleting(server, self._load(server), request), server.host)
+            return
+        for row in self.migrations_of.get(server.id, ()):
+            if row.status in IN_PROGRESS:
+                if row.kind == "live-migration":
+                    self._give_back(row)
+                self._row(row, status="error")
+        state = "error" if server.state == "building" else server.state
+        self._save(server, self._load(server), request, state=state, task_state=None, progress=0)
 
     def _undone_evacuations(self, host_name: str) -> list[Migration]:
         return [row for rows in self.migrations_of.values() for row in rows
@@ -771,6 +794,7 @@ class Cloud:
             self._no_valid_host("build_instances", server, copy, request)
             return
         host = chosen.name
+        self._works_on(server, host)
         self._allocate(chosen, server.id, server.flavor)
         yield t.step_s
         if self.timing.notify_on_state_change:
@@ -787,7 +811,7 @@ class Cloud:
         yield t.step_s
         self._save(server, copy, request, host=host)
         yield t.rpc_s
-        self._save(server, copy, request, task_state="networking", old_is_new=True)
+        self._save(server, copy, request, task_state="networking")
         yield t.step_s
         self._save(server, copy, request, task_state="block_device_mapping")
         yield t.step_s
@@ -796,6 +820,9 @@ class Cloud:
         yield t.step_s + float(knobs.get("seconds", 0.0))
         if knobs.get("fail"):
             yield from self._build_failed(server, copy, host, request)
+            return
+        if server.task_state == "deleting":
+            yield from self._built_to_be_deleted(server, copy, host, request)
             return
         self._save(server, copy, request, state="active", task_state=None, power_state="running",
                    launched_at=self.now())
@@ -815,6 +842,19 @@ class Cloud:
         yield self.timing.step_s
         self._save(server, copy, request, state="error", task_state=None)
 
+    def _built_to_be_deleted(self, server: Server, copy: Copy, host: str, request: Request) -> Steps:
+        """Deleted while it was being built: the delete waited for the build, whose last save then fails."""
+        asked = self._load(server)
+        asked.updated_at = copy.updated_at
+        copy.state, copy.task_state, copy.power_state, copy.launched_at = "active", None, "running", self.now()
+        fault = wire.exception_payload("UnexpectedDeletingTaskStateError", "the server is being deleted",
+                                       module="nova.objects.instance", function="save")
+        self._emit("instance.create.error", f"nova-compute:{host}", wire.instance_create(copy, request, fault),
+                   request, "ERROR")
+        yield self.timing.rpc_s
+        self._save(server, copy, request, state="active", task_state=None, power_state="running")
+        yield from self._deleting(server, asked, request)
+
     # live migration
 
     def live_migrate(self, server_id: str, host: str | None = None, request: Request | None = None) -> None:
@@ -825,7 +865,7 @@ class Cloud:
                 raise Refused(400, f"Unable to migrate instance ({server_id}) to current host ({host}).")
             request = request or self.new_request()
             copy = self._load(server)
-            self._save(server, copy, request, task_state="migrating", old_is_new=True)
+            self._save(server, copy, request, task_state="migrating")
             self._go(server, self._live(server, copy, host, request), server.host)
 
     def _live(self, server: Server, copy: Copy, wanted: str | None, request: Request) -> Steps:
@@ -852,6 +892,7 @@ class Cloud:
         yield t.rpc_s
         self._row(row, status="queued")
         job.phase = "queued"
+        yield t.step_s
         yield self.hosts[source].live
         self._row(row, status="preparing")
         job.phase = "preparing"
@@ -905,6 +946,8 @@ class Cloud:
             elif job.force:
                 done = 1.0
                 outcome.append("ok")
+            elif mode == "silent":
+                pass
             elif mode == "stuck":
                 if done < 1 - floor:
                     done = min(1 - floor, done + step)
@@ -920,7 +963,8 @@ class Cloud:
                 processed += step
                 if done >= 1.0 - 1e-9 and mode not in ("fail", "error"):
                     outcome.append("ok")
-            if self.now() - saved >= float(knobs.get("report_s", 5.0)) or outcome == ["ok"]:
+            due = self.now() - saved >= float(knobs.get("report_s", 5.0))
+            if due and mode != "silent" or outcome == ["ok"]:
                 saved = self.now()
                 done = min(done, 1.0)
                 values = {"memory_total": total, "memory_processed": int(total * processed),
@@ -928,8 +972,7 @@ class Cloud:
                           "disk_remaining": 0}
                 if any(getattr(row, name) != value for name, value in values.items()):
                     self._row(row, **values)
-                if server.progress != round(done * 100):
-                    self._save(server, copy, request, progress=round(done * 100))
+                self._save(server, copy, request, progress=int(done * 100 + 1e-9))
             if not outcome:
                 yield tick
 
@@ -1002,7 +1045,6 @@ class Cloud:
         self._act("live_migration_abort.start", source, copy, request)
         process = job.process
         if job.phase == "queued" and process is not None:
-            self.hosts[source].live.waiting.remove(process)
             self._end(process)
             self._give_back(row)
             self._row(row, status="cancelled")
@@ -1051,7 +1093,7 @@ class Cloud:
                 new = found
             request = request or self.new_request()
             copy = self._load(server)
-            self._save(server, copy, request, task_state="resize_prep", old_is_new=True)
+            self._save(server, copy, request, task_state="resize_prep")
             self._go(server, self._cold(server, copy, host, new, request), server.host)
 
     def _cold(self, server: Server, copy: Copy, wanted: str | None, flavor: Flavor, request: Request) -> Steps:
@@ -1070,6 +1112,7 @@ class Cloud:
             self._no_valid_host("migrate_server", server, copy, request)
             return
         destination = chosen.name
+        self._works_on(server, destination)
         self._allocate(chosen, server.id, flavor)
         yield t.rpc_s
         self._exists(destination, copy, request)
@@ -1156,7 +1199,7 @@ class Cloud:
             row = self._finished(server)
             request = request or self.new_request()
             copy = self._load(server)
-            self._save(server, copy, request, task_state="resize_reverting", old_is_new=True)
+            self._save(server, copy, request, task_state="resize_reverting")
             self._row(row, status="reverting")
             self._go(server, self._reverting(server, copy, row, request), row.source)
 
@@ -1195,7 +1238,7 @@ class Cloud:
                 raise Refused(400, f"Compute service of {source.name} is still in use.")
             request = request or self.new_request()
             copy = self._load(server)
-            self._save(server, copy, request, task_state="rebuilding", old_is_new=True)
+            self._save(server, copy, request, task_state="rebuilding")
             row = self._new_migration(server, "evacuation", "accepted")
             self._emit("instance.evacuate", f"nova-api:{self.controller}", wire.instance_action(copy, request), request)
             self._go(server, self._evacuating(server, copy, row, host, ends_stopped, request))
@@ -1213,6 +1256,7 @@ class Cloud:
             self._no_valid_host("rebuild_server", server, copy, request)
             return
         host = chosen.name
+        self._works_on(server, host)
         self._allocate(chosen, server.id, server.flavor)
         self._emit("instance.rebuild_scheduled", f"nova-conductor:{host}", wire.instance_rebuild(copy, request),
                    request)
@@ -1247,7 +1291,7 @@ class Cloud:
         self._save(server, copy, request, state="active", task_state=None, power_state="running")
         if ends_stopped or was == "stopped":
             yield t.step_s
-            self._save(server, copy, request, task_state="powering-off", old_is_new=True)
+            self._save(server, copy, request, task_state="powering-off")
             yield t.step_s
             self._act("power_off.start", host, copy, request)
             yield t.step_s
@@ -1280,7 +1324,7 @@ class Cloud:
             server = self._ready(server_id, action, (needs,))
             request = request or self.new_request()
             copy = self._load(server)
-            self._save(server, copy, request, task_state=words[0], old_is_new=True)
+            self._save(server, copy, request, task_state=words[0])
             self._go(server, self._powering(server, copy, words, request), server.host)
 
     def _powering(self, server: Server, copy: Copy, words: tuple[str, str, str, str], request: Request) -> Steps:
@@ -1298,7 +1342,7 @@ class Cloud:
             server = self._ready(server_id, "shelve", ("active", "stopped", "paused", "suspended"))
             request = request or self.new_request()
             copy = self._load(server)
-            self._save(server, copy, request, task_state="shelving", old_is_new=True)
+            self._save(server, copy, request, task_state="shelving")
             self._go(server, self._shelving(server, copy, request), server.host)
 
     def _shelving(self, server: Server, copy: Copy, request: Request) -> Steps:
@@ -1323,7 +1367,7 @@ class Cloud:
             server = self._ready(server_id, "shelveOffload", ("shelved",))
             request = request or self.new_request()
             copy = self._load(server)
-            self._save(server, copy, request, task_state="shelving_offloading", old_is_new=True)
+            self._save(server, copy, request, task_state="shelving_offloading")
             self._go(server, self._offloading(server, copy, request), server.host)
 
     def _offloading(self, server: Server, copy: Copy, request: Request) -> Steps:
@@ -1346,7 +1390,7 @@ class Cloud:
             server = self._ready(server_id, "unshelve", ("shelved", "shelved_offloaded"))
             request = request or self.new_request()
             copy = self._load(server)
-            self._save(server, copy, request, task_state="unshelving", old_is_new=True)
+            self._save(server, copy, request, task_state="unshelving")
             self._go(server, self._unshelving(server, copy, request), server.host)
 
     def _unshelving(self, server: Server, copy: Copy, request: Request) -> Steps:
@@ -1365,6 +1409,7 @@ class Cloud:
             self._save(server, copy, request, task_state=None)
             return
         host = chosen.name
+        self._works_on(server, host)
         self._allocate(chosen, server.id, server.flavor)
         yield t.rpc_s
         self._act("unshelve.start", host, copy, request)
@@ -1392,6 +1437,9 @@ class Cloud:
                 return
             host = self.hosts.get(server.host) if server.host is not None else None
             soft = self.timing.reclaim_interval_s > 0 and not force and server.state != "soft-delete"
+            if server.state == "building" and host is not None and self.is_up(host):
+                self._save(server, self._load(server), request, task_state="deleting")
+                return  # the build goes on, and sees it at its end
             for process in [p for p in self._processes if p.server_id == server_id]:
                 self._end(process)
             if host is None or not self.is_up(host):
@@ -1399,22 +1447,25 @@ class Cloud:
                 return
             copy = self._load(server)
             if soft:
-                self._save(server, copy, request, task_state="soft-deleting", old_is_new=True)
+                self._save(server, copy, request, task_state="soft-deleting")
                 self._go(server, self._soft_deleting(server, copy, request), server.host)
             else:
-                self._save(server, copy, request, task_state="deleting", old_is_new=True)
+                self._save(server, copy, request, task_state="deleting")
                 self._go(server, self._deleting(server, copy, request), server.host)
 
     def _delete_locally(self, server: Server, request: Request, force: bool, soft: bool) -> None:
         copy = self._load(server)
         publisher = f"nova-api:{self.controller}"
         if not force:
-            self._save(server, copy, request, task_state="soft-deleting" if soft else "deleting", old_is_new=True)
+            self._save(server, copy, request, task_state="soft-deleting" if soft else "deleting")
             self._emit("instance.delete.start", publisher, wire.instance_action(copy, request), request)
         self._save(server, copy, request, quiet=force, state="soft-delete" if soft else "deleted", task_state=None,
                    terminated_at=self.now())
         if server.host is not None:
             self.hosts[server.host].residue.add(server.id)
+        for row in self.migrations_of.get(server.id, ()):
+            if row.status == "finished" and row.source is not None:
+                self.hosts[row.source].residue.add(server.id)
         self._gone(server, copy)
         if not force:
             self._emit("instance.delete.end", publisher, wire.instance_action(copy, request), request)
@@ -1477,7 +1528,7 @@ class Cloud:
             for process in [p for p in self._processes if p.server_id == server_id]:
                 self._end(process)
             copy = self._load(server)
-            self._save(server, copy, request, task_state="restoring", old_is_new=True)
+            self._save(server, copy, request, task_state="restoring")
             self._go(server, self._restoring(server, copy, request), server.host)
 
     def _restoring(self, server: Server, copy: Copy, request: Request) -> Steps:

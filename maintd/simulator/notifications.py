@@ -70,7 +70,7 @@ class Copy:
 
 def seconds_text(at: float | None) -> str | None:
     """A payload's time: whole seconds, UTC, with Z; None stays None."""
-    return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+    return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(round(at * 1e6) // 1_000_000))
 
 
 def envelope_text(at: float) -> str:

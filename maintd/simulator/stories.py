@@ -185,6 +185,8 @@ def random_day(cloud: Cloud, *, seed: int, seconds: float, acts: int, hosts: tup
                 server = chance.choice(list(cloud.servers.values()))
                 cloud.knobs.set("live_migration", server=server.id, seconds=chance.uniform(1.0, 20.0),
                                 mode=chance.choice(("converge", "converge", "converge", "fail", "error", "diverge")))
+                cloud.call_later(chance.uniform(20.0, 120.0),
+                                 lambda: cloud.knobs.set("live_migration", server=server.id))
                 if kind < 0.53:
                     cloud.live_migrate(server.id)
                 elif kind < 0.65:
