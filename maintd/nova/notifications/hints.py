@@ -9,8 +9,8 @@ disabling the host follows. Neither proves anything (facts 2.8).
     {"publisher_id": "nova-compute:cmp-04", "event_type": "compute.exception", "priority": "ERROR",
      "timestamp": "2026-11-23 02:44:17.503112", "message_id": "…", "payload": {
        "nova_object.name": "ExceptionPayload", "nova_object.namespace": "nova", "nova_object.version": "1.1",
-       "nova_object.data": {"exception": "NovaException", "exception_message": "minicloud: post told to fail",
-         "module_name": "nova.virt.minicloud", "function_name": "_op", "traceback": "…"}}}
+       "nova_object.data": {"exception": "NovaException", "exception_message": "driver: post told to fail",
+         "module_name": "nova.virt.fake", "function_name": "_op", "traceback": "…"}}}
 """
 
 from __future__ import annotations
