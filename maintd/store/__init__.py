@@ -26,6 +26,7 @@ from maintd.store.engine import Database
 from maintd.store.events import EventRow, Events
 from maintd.store.fleet import Commit, FleetStore
 from maintd.store.leases import Fence, Leases
+from maintd.store.message_ids import MessageIds
 from maintd.store.purge import Purge
 from maintd.store.quarantine import Quarantine
 from maintd.store.reading import Reading
@@ -48,7 +49,8 @@ class Store:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._fleet = FleetStore(database)
+        self._message_ids = MessageIds(database)
+        self._fleet = FleetStore(database, self._message_ids)
         self.leases = Leases(database)
         self.events = Events(database)
         self.deliveries = Deliveries(database)
@@ -73,8 +75,8 @@ class Store:
         self._fleet.commit(commit)
 
     def seen(self, message_ids: Iterable[str]) -> set[str]:
-        """Those of these notifications' ids that were committed before."""
-        return self._fleet.seen(message_ids)
+        """Those of these notifications' ids that were committed before (of the last 250,000)."""
+        return self._message_ids.seen(message_ids)
 
     def last_sequence(self) -> int:
         """The sequence of the last event, 0 before the first."""

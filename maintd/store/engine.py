@@ -23,10 +23,11 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -47,8 +48,14 @@ T = TypeVar("T")
 BUSY_S: Final = 5.0
 """How long a writer waits for another (SQLite's busy timeout, and the queue inside the process)."""
 
+CHECKPOINT_PAGES: Final = 4000
+"""How long SQLite's log grows before it is copied into the file: 16 MiB, some dozens of batches."""
+
 TRIES: Final = 6
 """How often a transaction is begun before a conflict counts as a failure."""
+
+_PORTION: Final = 64
+"""Most rows in one statement of SQLite's."""
 
 _MYSQL_CONFLICTS: Final = frozenset({1020, 1205, 1213})  # changed since read, lock wait timeout, deadlock (and Galera)
 _POSTGRESQL_CONFLICTS: Final = frozenset({"40001", "40P01", "55P03"})
@@ -109,7 +116,16 @@ class Database:
         self._queue = threading.Lock()
         self._lock_file: int | None = None
         self._inode: tuple[int, int] | None = None
-        self.engine = self._sqlite(url, self.path) if self.path else self._server(url)
+        self.engine: Engine
+        self._writing: Engine
+        if self.path is None:
+            self.engine = self._writing = self._server(url)
+        else:
+            self._durable = False  # belongs to whoever has the turn
+            _check_file(self.path)
+            self.engine = self._sqlite(url, self.path, writes=False, cache_kib=2000)
+            # One connection writes, so that its cache stays good; SQLite would let only one at a time anyway.
+            self._writing = self._sqlite(url, self.path, writes=True, cache_kib=32000, pool_size=1, max_overflow=0)
 
     # -- transactions
 
@@ -117,7 +133,19 @@ class Database:
         """Run `work` on one consistent view (SQLite) or statement by statement (servers); nothing it writes is kept."""
         for tries_left in range(TRIES - 1, -1, -1):
             try:
-                with self._begun("read") as connection:
+                with self._begun(self.engine) as connection:
+                    return work(connection)
+            except (SQLAlchemyError, sqlite3.Error, UnicodeError) as error:
+                self._judge(error, tries_left)
+        raise AssertionError("unreachable")
+
+    def read_warm(self, work: Callable[[Connection], T]) -> T:
+        """`read` for the fleet's writer, where its next transaction will find the pages that this one has read."""
+        if self.path is None:
+            return self.read(work)
+        for tries_left in range(TRIES - 1, -1, -1):
+            try:
+                with self._turn(), self._begun(self._writing) as connection:
                     return work(connection)
             except (SQLAlchemyError, sqlite3.Error, UnicodeError) as error:
                 self._judge(error, tries_left)
@@ -130,11 +158,10 @@ class Database:
         StoreUnavailable with nothing committed, except as OutcomeUnknown; OurFault for what will never work; what
         `work` raises passes, with nothing committed.
         """
-        mode = "durable" if durable else "write"
         for tries_left in range(TRIES - 1, -1, -1):
             committing = False
             try:
-                with self._turn(), self._begun(mode) as connection:
+                with self._turn(durable), self._begun(self._writing) as connection:
                     result = work(connection)
                     committing = True
                     connection.commit()
@@ -147,7 +174,7 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """A connection to read much from, row by row; errors are translated as in `read`, nothing is run again."""
         try:
-            with self._begun("stream") as connection:
+            with self._begun(self.engine, stream=True) as connection:
                 yield connection
         except (SQLAlchemyError, sqlite3.Error) as error:
             self._judge(error, 0)
@@ -161,7 +188,7 @@ class Database:
                 self._inode = now
             if now != self._inode:
                 self._inode = now
-                self.engine.dispose()
+                self._dispose()
                 raise StoreUnavailable(f"{self.label} was removed or replaced while it was in use.")
 
     def claim_file(self) -> None:
@@ -193,10 +220,32 @@ class Database:
 
     def close(self) -> None:
         """Close every connection and give the file back."""
-        self.engine.dispose()
+        self._dispose()
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+    def run(self, connection: Connection, statement: str, row: Sequence[Any]) -> Any:
+        """Execute the text of a statement, with `mark` for every value; a cursor or result with `rowcount`, rows."""
+        if self.path is None:
+            return connection.exec_driver_sql(statement, tuple(row))
+        return _raw(connection).execute(statement, row)
+
+    def run_many(self, connection: Connection, statement: Insert, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert rows. SQLite gets many in one statement: between two, another thread takes the processor."""
+        if self.path is None:
+            connection.exec_driver_sql(statement.text(1), [tuple(row) for row in rows])
+            return
+        raw = _raw(connection)
+        for some in _portions(rows):
+            raw.execute(statement.text(len(some)), [*chain.from_iterable(some)])
+
+    def run_each(self, connection: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Execute a statement once for every row."""
+        if self.path is None:
+            connection.exec_driver_sql(statement, [tuple(row) for row in rows])
+        else:
+            _raw(connection).executemany(statement, rows)
 
     def quoted(self, name: str) -> str:
         """A table's or column's name as this database wants it written."""
@@ -204,26 +253,30 @@ class Database:
 
     # -- the parts
 
+    def _dispose(self) -> None:
+        self.engine.dispose()
+        if self._writing is not self.engine:
+            self._writing.dispose()
+
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self, durable: bool = False) -> Iterator[None]:
         """The process's place at SQLite's single write lock; SQLite itself would make the second one poll."""
         if self.path is None:
             yield
             return
         if not self._queue.acquire(timeout=BUSY_S):
             raise StoreUnavailable(f"Cannot use {self.label}: a transaction has lasted more than {BUSY_S:g} s.")
+        self._durable = durable
         try:
             yield
         finally:
             self._queue.release()
 
     @contextmanager
-    def _begun(self, mode: str) -> Iterator[Connection]:
-        with self.engine.connect() as connection:
-            if mode == "stream":
+    def _begun(self, engine: Engine, *, stream: bool = False) -> Iterator[Connection]:
+        with engine.connect() as connection:
+            if stream:
                 connection = connection.execution_options(stream_results=True, max_row_buffer=2000)
-            elif self.path is not None:
-                connection = connection.execution_options(maintd_mode=mode)
             connection.begin()  # undone when the connection is closed, unless committed
             yield connection
 
@@ -245,7 +298,7 @@ class Database:
         if getattr(error, "connection_invalidated", False) and committing:
             raise OutcomeUnknown(f"Cannot use {self.label}: the connection broke during a commit.") from error
         if self.path is not None and _code(original) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            self.engine.dispose()  # open the file anew when it is used next
+            self._dispose()  # open the file anew when it is used next
         raise StoreUnavailable(f"Cannot use {self.label}: {trouble}.") from error
 
     def _collided(self, original: BaseException) -> bool:
@@ -294,32 +347,34 @@ class Database:
             return "the server cannot be reached, or refused the connection"
         return _said(error) if name in ("OperationalError", "InterfaceError", "InternalError") else None
 
-    def _sqlite(self, url: URL, path: Path) -> Engine:
-        _check_file(path)
+    def _sqlite(self, url: URL, path: Path, *, writes: bool, cache_kib: int, **pool: int) -> Engine:
         engine = create_engine(
             url.set(database=str(path)),
             hide_parameters=True,
             pool_timeout=BUSY_S,
             connect_args={"isolation_level": None, "timeout": BUSY_S, "cached_statements": 512},
+            **pool,
+        )
+        pragmas = (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+            f"cache_size=-{cache_kib}",
         )
 
         @event.listens_for(engine, "connect")
         def connected(raw: Any, record: Any) -> None:
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "wal_autocheckpoint=4000"):
+            for pragma in pragmas:
                 raw.execute(f"PRAGMA {pragma}").close()
-            record.info["durable"] = False
 
         @event.listens_for(engine, "begin")
         def begun(connection: Connection) -> None:
-            mode = connection.get_execution_options().get("maintd_mode", "read")
-            if mode not in ("write", "durable"):
-                connection.exec_driver_sql("BEGIN")
-                return
-            durable = mode == "durable"
-            if connection.info.get("durable") is not durable:  # cannot be set once a transaction has begun
-                connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-                connection.info["durable"] = durable
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            raw = _raw(connection)
+            if writes and connection.info.get("durable") is not self._durable:
+                connection.info["durable"] = self._durable  # cannot be set once a transaction has begun
+                raw.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+            raw.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
         return engine
 
@@ -355,6 +410,34 @@ class Database:
             raise OperatorError(
                 f"The driver for {self.label} is not installed: install maintd[{self.dialect}]."
             ) from None
+
+
+class Insert:
+    """The text of an INSERT for any number of rows, with what is to happen (`otherwise`) where a row is there."""
+
+    def __init__(self, database: Database, table: str, columns: Sequence[str], otherwise: str = "") -> None:
+        quoted = database.quoted
+        self._head = f"INSERT INTO {quoted(table)} ({', '.join(map(quoted, columns))}) VALUES "  # noqa: S608 - names are ours
+        self._row = f"({', '.join([database.mark] * len(columns))})"
+        self._tail = f" {otherwise}" if otherwise else ""
+        self._texts: dict[int, str] = {}
+
+    def text(self, rows: int) -> str:
+        found = self._texts.get(rows)
+        if found is None:
+            found = self._texts[rows] = self._head + ", ".join([self._row] * rows) + self._tail
+        return found
+
+
+def _portions(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
+    """All rows, in portions of few different sizes, so that few statements have to be prepared and kept."""
+    start = 0
+    size = _PORTION
+    while start < len(rows):
+        while size > len(rows) - start:
+            size //= 2
+        yield rows[start : start + size]
+        start += size
 
 
 def _parse(connection: str) -> URL:
@@ -413,6 +496,10 @@ def _inode(path: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (found.st_dev, found.st_ino)
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, connection.connection.dbapi_connection)
 
 
 def _code(original: BaseException) -> int | None:

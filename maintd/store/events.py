@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from sqlalchemy import Connection, func, select
 
 from maintd.domain.events import CloudEvent
-from maintd.store.engine import Database
+from maintd.store.engine import Database, Insert
 from maintd.store.tables import events
 
 
@@ -76,12 +76,10 @@ class Appending:
     """The statement that appends, for a fleet transaction."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         names = ("sequence", "id", "type", "subject", "time", "body", "fanned_out")
-        self._statement = (
-            f"INSERT INTO {database.quoted('events')} ({', '.join(map(database.quoted, names))})"  # noqa: S608 - ours
-            f" VALUES ({', '.join([database.mark] * len(names))})"
-        )
+        self._insert = Insert(database, "events", names)
 
     def append(self, connection: Connection, published: Sequence[CloudEvent]) -> None:
         rows = [(e.sequence, e.id, e.type, e.subject, e.time, e.as_json(), False) for e in published]
-        connection.exec_driver_sql(self._statement, rows)
+        self._database.run_many(connection, self._insert, rows)

@@ -11,9 +11,8 @@ forgotten is said by the reducer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from hashlib import blake2b
 from operator import attrgetter
 from sys import intern
 from typing import Any, Final
@@ -41,15 +40,13 @@ from maintd.domain.model import (
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, OurFault
 from maintd.store import quarantine, tables
-from maintd.store.engine import Database, NotUnique, OutcomeUnknown, Unstorable
+from maintd.store.engine import Database, Insert, NotUnique, OutcomeUnknown, Unstorable
 from maintd.store.events import Appending
 from maintd.store.leases import Fence, FenceCheck
+from maintd.store.message_ids import MessageIds
 
 REMEMBER_ENDED_S: Final = 3600.0
 """How long after its end a migration still belongs to the fleet in memory."""
-
-_MANY: Final = 500
-"""Most values in one list of a statement; old SQLite allows 999."""
 
 Row = Sequence[Any]
 
@@ -120,15 +117,15 @@ class Shelf:
 
 
 class FleetStore:
-    """`store.commit`, `.seen` and `.load_fleet`."""
+    """`store.commit` and `.load_fleet`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, message_ids: MessageIds) -> None:
         self._database = database
+        self._message_ids = message_ids
         self._fence = FenceCheck(database)
         self._events = Appending(database)
         self._upserts = {kind: _upsert(database, shelf) for kind, shelf in SHELVES.items()}
         self._deletes = {kind: _delete(database, shelf) for kind, shelf in SHELVES.items()}
-        self._remember = f"INSERT INTO message_ids (digest, seen_at) VALUES ({database.mark}, {database.mark})"  # noqa: S608
         self._doubted: set[Fence] = set()
 
     def commit(self, commit: Commit) -> None:
@@ -151,26 +148,8 @@ class FleetStore:
             raise
         except NotUnique as error:
             raise OurFault(
-                f"A message or event that is stored already was to be stored again, and nothing was: {error}"
+                f"An event that is stored already was to be stored again, and nothing was: {error}"
             ) from error
-
-    def seen(self, message_ids: Iterable[str]) -> set[str]:
-        """Those of these ids that a commit has stored."""
-        by_digest = {_digest(message_id): message_id for message_id in message_ids}
-        if not by_digest:
-            return set()
-        digests = list(by_digest)
-
-        def work(connection: Connection) -> set[str]:
-            found: set[str] = set()
-            for start in range(0, len(digests), _MANY):
-                some = digests[start : start + _MANY]
-                marks = ",".join([self._database.mark] * len(some))
-                query = f"SELECT digest FROM message_ids WHERE digest IN ({marks})"  # noqa: S608 - marks only
-                found.update(by_digest[bytes(row[0])] for row in connection.exec_driver_sql(query, tuple(some)))
-            return found
-
-        return self._database.read(work)
 
     def load(self, now: float) -> Iterator[Entity]:
         """All that belongs into memory: what is over leaves out (migrations an hour after their end, drains and
@@ -198,29 +177,24 @@ class FleetStore:
             kind = type(one)
             gone.setdefault(kind, []).append(_KEYS[kind](one))
         for kind, rows in gone.items():
-            connection.exec_driver_sql(self._deletes[kind], rows)
-        kept: dict[type[Entity], list[Row]] = {}
+            self._database.run_each(connection, self._deletes[kind], rows)
+        kept: dict[type[Entity], dict[str, Entity]] = {}
         for one in commit.saved:
             kind = type(one)
             if kind in kept:
-                kept[kind].append(fit(SHELVES[kind].row(one)))
+                kept[kind][one.key] = one
             else:
-                kept[kind] = [fit(SHELVES[kind].row(one))]
-        for kind, rows in kept.items():
-            connection.exec_driver_sql(self._upserts[kind], rows)
+                kept[kind] = {one.key: one}
+        for kind, values in kept.items():
+            make = SHELVES[kind].row
+            rows = [fit(make(one)) for one in values.values()]
+            self._database.run_many(connection, self._upserts[kind], rows)
         if commit.events:
             self._events.append(connection, commit.events)
         if commit.message_ids:
-            at = commit.at
-            connection.exec_driver_sql(self._remember, [(_digest(one), at) for one in commit.message_ids])
+            self._message_ids.add(connection, commit.message_ids, commit.at)
         if commit.quarantined:
             quarantine.add(connection, commit.quarantined)
-
-
-def _digest(message_id: str) -> bytes:
-    """Sixteen bytes for an id: as safe from meeting its double as a uuid, whatever the sender wrote, and half the
-    size."""
-    return blake2b(message_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _same(row: Row) -> Row:
@@ -238,18 +212,16 @@ def _fitted(row: Row) -> Row:
 # -- statements
 
 
-def _upsert(database: Database, shelf: Shelf) -> str:
+def _upsert(database: Database, shelf: Shelf) -> Insert:
     quoted = database.quoted
-    names = [quoted(name) for name in shelf.columns]
-    insert = (
-        f"INSERT INTO {quoted(shelf.table.name)} ({', '.join(names)})"  # noqa: S608 - names are ours
-        f" VALUES ({', '.join([database.mark] * len(names))})"
-    )
     rest = [quoted(name) for name in shelf.columns if name not in shelf.key]
     if database.dialect == "mysql":
-        return f"{insert} ON DUPLICATE KEY UPDATE {', '.join(f'{name}=VALUES({name})' for name in rest)}"
-    key = ", ".join(map(quoted, shelf.key))
-    return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {', '.join(f'{name}=excluded.{name}' for name in rest)}"
+        otherwise = f"ON DUPLICATE KEY UPDATE {', '.join(f'{name}=VALUES({name})' for name in rest)}"
+    else:
+        key = ", ".join(map(quoted, shelf.key))
+        changes = ", ".join(f"{name}=excluded.{name}" for name in rest)
+        otherwise = f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
+    return Insert(database, shelf.table.name, shelf.columns, otherwise)
 
 
 def _delete(database: Database, shelf: Shelf) -> str:

@@ -97,6 +97,7 @@ class FenceCheck:
 
     def __init__(self, database: Database) -> None:
         mark = database.mark
+        self._database = database
         self._statement = (
             f"UPDATE {database.quoted('leases')} SET commits = commits + 1"  # noqa: S608 - names are ours
             f" WHERE name = {mark} AND owner = {mark} AND token = {mark}"
@@ -104,7 +105,7 @@ class FenceCheck:
 
     def held(self, connection: Connection, fence: Fence) -> None:
         """LeaseLost unless the lease is still this one's; until the transaction ends, nobody can take it."""
-        if connection.exec_driver_sql(self._statement, (fence.name, fence.owner, fence.token)).rowcount != 1:
+        if self._database.run(connection, self._statement, (fence.name, fence.owner, fence.token)).rowcount != 1:
             raise LeaseLost(f"The lease {fence.name} (token {fence.token}) is not held by {fence.owner} any more.")
 
 

@@ -42,13 +42,15 @@ class Purge:
         history_s: float = HISTORY_S,
         batch: int = BATCH,
     ) -> dict[str, int]:
-        """Forget what is older than these; how many rows went, by table. Ages in seconds."""
+        """Forget what is older than these; how many rows went, by table. Ages in seconds.
+
+        A row of message ids is a batch."""
         before = now - history_s
         over = and_(migrations.c.is_open.is_(False), migrations.c.ended_at < before)
         return {
             "deliveries": self._all(lambda: self._deliveries.purge(now - deliveries_s, batch), batch),
             "events": self._rows(events, _said_and_done(now - events_s), batch),
-            "message_ids": self._rows(message_ids, message_ids.c.seen_at < now - message_ids_s, batch),
+            "message_ids": self._rows(message_ids, message_ids.c.at < now - message_ids_s, batch),
             "quarantine": self._rows(quarantined, quarantined.c.at < now - quarantine_s, batch)
             + self._all(lambda: self._shrink(quarantine_bytes, batch), batch),
             "migrations": self._rows(migrations, over, batch),

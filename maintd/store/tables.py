@@ -40,7 +40,6 @@ MYSQL_OPTIONS: Final[dict[str, Any]] = {
 Name: Final = String(NAME)
 Long: Final = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 Bytes: Final = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
-Digest: Final = LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
 Serial: Final = BigInteger().with_variant(Integer(), "sqlite")  # in SQLite only INTEGER keys are the row's own place
 
 
@@ -196,9 +195,10 @@ events = _table(
 
 message_ids = _table(
     "message_ids",
-    Column("digest", Digest, primary_key=True),  # of the id: whatever a sender puts there, it fits
-    Column("seen_at", Double, nullable=False),
-    sqlite_with_rowid=False,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False, index=True),
+    Column("digests", Bytes, nullable=False),  # of one batch, 16 bytes each
+    sqlite_autoincrement=True,  # a number is never used twice: who reads on from the last one misses nothing
 )
 
 quarantine = _table(

@@ -14,7 +14,6 @@ down_revision = None
 _name = sa.String(255)
 _long = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _bytes = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
-_digest = sa.LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
 _serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -189,10 +188,12 @@ def upgrade() -> None:
     )
     _create(
         "message_ids",
-        _must("digest", _digest),
-        _must("seen_at", sa.Double),
-        key=("digest",),
-        sqlite_with_rowid=False,
+        _must("id", _serial, autoincrement=True),
+        _must("at", sa.Double),
+        _must("digests", _bytes),
+        key=("id",),
+        indices=(("at",),),
+        sqlite_autoincrement=True,
     )
     _create(
         "quarantine",
