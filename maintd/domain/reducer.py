@@ -982,14 +982,21 @@ def _fold_pass_read(d: Draft, o: PassRead) -> None:
         d.put(replace(over, first=None, tries=0, verify_at=None))
         return
     if v.first is None or v.first_generation != v.generation:
-        first_at = d.now
+        # Settled means: from the beginning of one pass to the beginning of the next.
         d.put(
-            replace(over, first=finding, first_generation=v.generation, tries=0, verify_at=first_at + d.policy.settle_s)
+            replace(
+                over,
+                first=finding,
+                first_generation=v.generation,
+                first_begun_at=began_at,
+                tries=0,
+                verify_at=began_at + d.policy.settle_s,
+            )
         )
         d.put(replace(host, finding=Finding(d.now, (_settling(d, finding),), finding.warnings, finding.proof)))
         return
-    if d.now - v.first.at < d.policy.settle_s:
-        d.put(replace(over, verify_at=v.first.at + d.policy.settle_s))
+    if began_at - v.first_begun_at < d.policy.settle_s:
+        d.put(replace(over, verify_at=v.first_begun_at + d.policy.settle_s))
         return
     proof = Finding(finding.at, (), finding.warnings, v.first.proof + finding.proof)
     d.put(replace(over, first=None, tries=0, verify_at=None))
