@@ -215,6 +215,20 @@ def test_a_fan_out_that_overlaps_the_end_of_a_head(database: Database, deliverie
     assert {"event-2", "event-3"} == set(ids(claim(deliveries, at=NOW + 1)))
 
 
+def test_two_heads_in_one_line(database: Database, deliveries: Deliveries) -> None:
+    """Should a line ever have two that are due, they are claimed one after the other."""
+    database.emit(1)
+    database.emit(2)
+    deliveries.fan_out(to("a"), NOW)
+    database.write(lambda c: c.execute(database.deliveries_table.update().values(due_at=NOW)))
+
+    first = claim(deliveries)
+    assert ["event-1"] == ids(first)
+    assert [] == claim(deliveries)
+    deliveries.finish(first[0].id, "me", TAKEN, state="delivered")
+    assert ["event-2"] == ids(claim(deliveries, at=NOW + 1))
+
+
 def test_redeliver_by_id(database: Database, deliveries: Deliveries) -> None:
     """A dead and a delivered one go again, with the same event id and as if never tried; the record stays."""
     for sequence in (1, 2, 3):
