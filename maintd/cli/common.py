@@ -89,7 +89,10 @@ def ask_options(made: Parser, *, inherited: bool = False) -> None:
 
 def client(args: argparse.Namespace) -> Client:
     """The API that a command asks. With [api] auth = keystone a token is taken from OS_TOKEN."""
-    return Client(find_url(args.api), token=os.environ.get("OS_TOKEN") or None)
+    try:
+        return Client(find_url(args.api), token=os.environ.get("OS_TOKEN") or None)
+    except OperatorError as wrong:
+        raise Usage(str(wrong)) from wrong
 
 
 def config_options(made: Parser, *, several: bool = True) -> None:

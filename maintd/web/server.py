@@ -15,6 +15,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -269,10 +270,6 @@ class HttpServer:
 
 
 def _reason(wrong: OSError) -> str:
-    """The system's word for what went wrong, which cheroot wraps in an error of its own."""
-    inner: BaseException | None = wrong
-    while inner is not None:
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
-        inner = inner.__cause__ or inner.__context__
-    return str(wrong)
+    """The system's word for what went wrong, out of the text that cheroot wraps it in."""
+    found = re.search(r"\[Errno -?\d+\] ([^)]*)", str(wrong))
+    return found[1] if found else str(wrong)

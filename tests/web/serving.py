@@ -82,6 +82,13 @@ class Served:
     ) -> None:
         self.store.commit(Commit(self.fence, saved, removed, made, (), (), self.clock.now()))
 
+    def serve(self, port: int = 0) -> None:
+        """Serve from now on; on a port of one's own, so that a stopped server can come back on the same one."""
+        if self.server is not None:
+            self.server.stop()
+        self.server = HttpServer("api", api(self.web()), "127.0.0.1", port)
+        self.server.start()
+
     @property
     def url(self) -> str:
         assert self.server is not None
@@ -156,12 +163,12 @@ def serving(directory: Path) -> Iterator[Served]:
     fence = store.leases.acquire("fleet", "ctl-1", 3600.0, AT)
     assert fence is not None
     served = Served(store, clock, fence)
-    served.server = HttpServer("api", api(served.web()), "127.0.0.1", 0)
-    served.server.start()
+    served.serve()
     try:
         yield served
     finally:
-        served.server.stop()
+        if served.server is not None:
+            served.server.stop()
         store.close()
 
 

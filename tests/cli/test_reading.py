@@ -1,0 +1,264 @@
+"""Commands that ask the API: what they print, for people and for scripts, and how they end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maintd.cli import main
+from maintd.client import Client
+from maintd.domain.model import Bus, Drain, Host, Kind, Knowledge, Migration, Phase, Residue, Server
+from tests.support.rabbitmq import free_port
+from tests.web.serving import AT, Served, closed, disabled, emptied, empty, occupied
+
+
+@pytest.fixture
+def run(served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run a command against the served API: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("MAINTD_API", served.url)
+
+    def command(*argv: str) -> tuple[int, str, str]:
+        code = main(argv)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return command
+
+
+def fill(served: Served) -> None:
+    served.put(
+        empty("cmp-1"),
+        closed("cmp-2", drain_id="d1"),
+        Host("cmp-3", up=False),
+        Server("srv-1", host="cmp-2", vm_state="active", seen_at=AT - 60),
+        Drain("d1", "cmp-2", AT - 900, reason="maintenance", servers_total=3, stalled_at=AT - 7),
+        Migration("m1", "srv-2", Kind.LIVE, Phase.RUNNING, source="cmp-2", destination="cmp-3", percent=40),
+        Migration("m0", "srv-3", Kind.COLD, Phase.FAILED, source="cmp-2", destination="cmp-3", ended_at=AT - 50),
+        Residue("cmp-2", "srv-9", "evacuated", AT - 500),
+        Bus("default", connected=True, last_message_at=AT - 1),
+        Knowledge(AT - 86400, AT - 86000),
+    )
+    served.publish(disabled("cmp-2"), emptied("cmp-1"))
+    served.store.deliveries.fan_out(lambda event_type: ("ha",), AT)
+
+
+LISTS = ("hosts", "drains", "migrations", "residue", "deliveries")
+
+
+@pytest.mark.parametrize("noun", LISTS)
+def test_a_bare_noun_lists(served: Served, run, noun: str) -> None:
+    """The noun alone, `list`, and --json before or after it say the same; JSON has the API's shape."""
+    fill(served)
+
+    code, table, err = run(noun)
+
+    assert (0, "") == (code, err)
+    assert table == run(noun, "list")[1]
+    as_json = run(noun, "--json")[1]
+    assert as_json == run(noun, "list", "--json")[1] == run(noun, "--json", "list")[1]
+    answer = json.loads(as_json)
+    assert {noun, "next"} == set(answer)
+    assert len(answer[noun]) == len(table.splitlines()) - 1
+
+
+@pytest.mark.parametrize("noun", [*LISTS, "events"])
+def test_nothing_is_said_in_a_sentence(served: Served, run, noun: str) -> None:
+    """An empty list is a sentence for people, and an empty list for scripts."""
+    code, out, _ = run(noun)
+
+    assert 0 == code
+    assert out.rstrip().endswith((".", ")."))
+    as_json = run(noun, "--json")[1]
+    assert as_json == "" if noun == "events" else [] == json.loads(as_json)[noun]
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        (("hosts", "show", "cmp-2"), "cmp-2"),
+        (("drains", "show", "d1"), "maintenance"),
+        (("migrations", "show", "m1"), "live-migration"),
+        (("events", "show", "event-1"), "maintd.service.disabled.v1"),
+        (("deliveries", "show", "1"), "event-1"),
+    ],
+)
+def test_show_shows_one(served: Served, run, argv: tuple[str, ...], wanted: str) -> None:
+    """`show ID` shows one, for people and as one JSON object; an unknown one is exit code 2 and a sentence."""
+    fill(served)
+
+    code, out, _ = run(*argv)
+
+    assert 0 == code
+    assert wanted in out
+    assert isinstance(json.loads(run(*argv, "--json")[1]), dict)
+    code, out, err = run(argv[0], "show", "nonesuch")
+    assert (2, "") == (code, out)
+    assert err.startswith("maintd: ")
+    assert 1 == err.count("\n")
+
+
+def test_status_fits_on_a_screen(served: Served, run) -> None:
+    """Who leads, what is heard, and each closed host with how it stands."""
+    fill(served)
+
+    code, out, _ = run("status")
+
+    assert 0 == code
+    for word in ("ctl-1", "default: connected", "answers", "1 stalled", "ha 2 pending"):
+        assert word in out
+    rows = [line.split() for line in out.splitlines() if line.startswith("cmp-")]
+    assert [("cmp-1", "EMPTY"), ("cmp-2", "no")] == [(row[0], row[1]) for row in rows]
+    assert "STALLED" in rows[1]
+    assert json.loads(run("status", "--json")[1])["counts"]["hosts_closed"] == 2
+
+
+def test_status_shouts_when_sight_is_lost(served: Served, run) -> None:
+    """What makes every other line doubtful cannot be missed."""
+    served.status = {"cloud": {"configured": True, "ok": False, "last_error": "HTTP 503 from Nova"}}
+
+    assert "SIGHT LOST" in run("status")[1]
+
+
+def test_why_names_every_blocker_and_its_remedy(served: Served, run) -> None:
+    """Kind, server, since when, and the command that helps."""
+    served.put(
+        occupied("cmp-17", "soft_deleted"),
+        Server("srv-1", host="cmp-17", vm_state="active", seen_at=AT - 60),
+    )
+
+    code, out, _ = run("why", "cmp-17")
+
+    assert 0 == code
+    assert out.startswith("cmp-17 is not empty; 2 in the way (last verified 2025-12-31 23:59:55Z).")
+    for word in ("not_attempted  server srv-1  since 2025-12-31 23:59:00Z", "--live-migration srv-1", "soft_deleted"):
+        assert word in out
+    assert {"not_attempted", "soft_deleted"} == {
+        blocker["kind"] for blocker in json.loads(run("why", "cmp-17", "--json")[1])["blockers"]
+    }
+
+
+def test_why_of_an_empty_host_is_its_proof(served: Served, run) -> None:
+    """It says what empty means, and on which reads it rests."""
+    served.put(empty("cmp-17"))
+
+    out = run("why", "cmp-17")[1]
+
+    assert out.startswith("cmp-17 is empty of Nova servers: proven 2025-12-31 23:59:50Z.")
+    assert "pass 2" in out
+
+
+def test_control_characters_do_not_reach_the_terminal(served: Served, run) -> None:
+    """A reason or name with escape sequences is shown, but does nothing."""
+    served.put(Host("cmp-1", disabled=True, disabled_reason="a\x1b[2J\u202eb\nc", closed_at=AT))
+
+    for argv in (("status",), ("hosts",), ("hosts", "show", "cmp-1")):
+        out = run(*argv)[1]
+
+        assert "a·[2J·b·c" in out
+        assert not {"\x1b", "\u202e"} & set(out)
+
+
+def test_events_show_the_last_ones_in_order(served: Served, run) -> None:
+    """The last N, oldest first; with a filter, the last N of those; --after and --all as they say."""
+    served.publish(*(emptied(f"cmp-{n}") if n % 2 else disabled(f"cmp-{n}") for n in range(1, 9)))
+
+    def ids(*argv: str) -> list[str]:
+        return [json.loads(line)["id"] for line in run("events", "--json", *argv)[1].splitlines()]
+
+    assert [f"event-{n}" for n in range(1, 9)] == ids() == ids("--all")
+    assert ["event-7", "event-8"] == ids("-n", "2")
+    assert ["event-5", "event-7"] == ids("-n", "2", "--type", "host.*")
+    assert ["event-5", "event-7"] == ids("-n", "2", "--type", "host.emptied")
+    assert ["event-8"] == ids("--after", f"{7:020d}")
+    assert ["event-2"] == ids("--subject", "cmp-2")
+    assert [] == ids("-n", "0")
+
+
+def test_an_event_is_one_line_for_people(served: Served, run) -> None:
+    """Time, type, subject and what matters of it."""
+    served.publish(disabled("cmp-2"))
+
+    line = run("events")[1]
+
+    assert line.split() == ["2026-01-01", "00:00:01Z", "service.disabled", "cmp-2", "reason", "maintenance"]
+
+
+def test_a_drain_is_started(served: Served, run) -> None:
+    """`drain start HOST` asks the daemon; an open host is exit code 1 and says what to do first."""
+    served.put(closed("cmp-17"), Host("cmp-18"))
+
+    assert 0 == run("drain", "start", "cmp-17")[0]
+    assert ["cmp-17"] == served.drains_requested
+    code, _, err = run("drains", "start", "cmp-18")
+    assert 1 == code
+    assert "disable" in err
+    assert 2 == run("drain", "start", "cmp-99")[0]
+
+
+def test_residue_is_cleared_by_name(served: Served, run) -> None:
+    """`residue clear HOST` says who said so."""
+    served.put(closed("cmp-17"), Residue("cmp-17", "srv-1", "evacuated", AT - 9))
+
+    code, out, _ = run("residue", "clear", "cmp-17")
+
+    assert 0 == code
+    assert "1 left behind" in out
+    ((host, who),) = served.residue_cleared
+    assert ("cmp-17", True) == (host, bool(who))
+
+
+def test_deliveries_are_redelivered(served: Served, run) -> None:
+    """By id or by endpoint; nothing found is exit code 1, nothing named is 2."""
+    from tests.web.test_deliveries import deliver
+
+    served.publish(emptied("cmp-1"))
+    number = deliver(served, "dead")
+
+    assert 2 == run("deliveries", "redeliver")[0]
+    assert 1 == run("deliveries", "redeliver", "999")[0]
+    assert 0 == run("deliveries", "redeliver", str(number))[0]
+    assert 1 == run("deliveries", "--endpoint", "ha", "redeliver")[0]  # it is pending already
+
+
+def test_nobody_there_is_exit_code_6(capsys: pytest.CaptureFixture[str]) -> None:
+    """A daemon that does not run is a sentence that names the URL."""
+    for argv in (("status",), ("wait", "cmp-1"), ("events", "--follow")):
+        assert 6 == main([*argv, "--api", "http://127.0.0.1:9"])
+        err = capsys.readouterr().err
+        assert "http://127.0.0.1:9" in err
+        assert 1 == err.count("\n")
+
+
+def test_somebody_else_there_is_exit_code_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that is not maintd is said to be that."""
+    import functools
+    import http.server
+    import threading
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert 6 == main(["status", "--api", f"http://127.0.0.1:{server.server_port}"])
+        assert "is not maintd's API" in capsys.readouterr().err
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_kept_connection_that_was_closed_is_opened_again(served: Served) -> None:
+    """An API that was restarted between two questions answers the second one."""
+    port = free_port()
+    served.serve(port)
+    client = Client(served.url)
+    client.get("status")
+
+    served.serve(port)
+
+    assert "main" == client.get("status")["installation"]
+    client.close()
