@@ -549,7 +549,10 @@ class Api:
                 raise Refused(500, "Unexpected API Error. The cell of this instance cannot be reached.")
             return 200, {"server": {"id": row.id, "created": seconds_text(row.created_at), "status": "UNKNOWN",
                                     "tenant_id": row.project_id, "links": self._links(call, "servers", row.id)}}
-        return 200, {"server": self._server_body(call, row)}
+        body = self._server_body(call, row)
+        if call.version >= (2, 71):
+            body["server_groups"] = []
+        return 200, {"server": body}
 
     def _create(self, call: _Call) -> Answer:
         asked = _object(call.body, "server")
@@ -801,7 +804,9 @@ class Api:
             body |= {"hypervisor_type": "QEMU", "hypervisor_version": 8002002, "host_ip": "127.0.0.1",
                      "service": {"id": host.service_id if call.version >= (2, 53) else host.seq + 3,
                                  "host": host.name, "disabled_reason": host.disabled_reason}}
-            if call.version < (2, 88):
+            if call.version >= (2, 88):
+                body["uptime"] = None
+            else:
                 held: list[Flavor] = list(host.provider.allocations.values())
                 memory, disk = sum(f.memory_mb for f in held) + 512, sum(f.disk_gb for f in held)
                 body |= {"vcpus": 64, "memory_mb": 65536, "local_gb": 2048, "vcpus_used": sum(f.vcpus for f in held),
@@ -853,8 +858,6 @@ class Api:
         if host.in_down_cell:
             raise Refused(500, "Unexpected API Error. The cell of this hypervisor cannot be reached.")
         body = self._hypervisor_body(call, host, detail=True, with_servers=call.flag("with_servers"))
-        if call.version >= (2, 88):
-            body["uptime"] = None
         return 200, {"hypervisor": body}
 
     def _flavors(self, call: _Call) -> Answer:
@@ -1028,6 +1031,8 @@ def _number(text: str) -> int:
 
 
 class _Server(wsgi.Server):
+    expiration_interval = 0.05  # also how long `stop` takes
+
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         """Say nothing: hanging up in mid-answer is what we were told to do."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -298,3 +299,39 @@ def test_every_write_an_operator_makes(cloud: Cloud, http_: Http) -> None:
     assert http_("DELETE", path)[0] == 204
     cloud.settle()
     assert http_("GET", path)[0] == 404
+
+
+def _differences(real: Any, ours: Any, where: str) -> Iterator[str]:
+    """Where the keys or the types of values differ; null on either side goes with anything, an empty list too."""
+    if isinstance(real, dict) and isinstance(ours, dict):
+        if "CONSUMER" in real:
+            real, ours = real["CONSUMER"], next(iter(ours.values()))
+        for key in sorted(real.keys() | ours.keys()):
+            if key not in ours or key not in real:
+                yield f"{where}.{key}: only {'real' if key in real else 'ours'}"
+            elif not where.endswith(("cpu_info", "fault")):
+                yield from _differences(real[key], ours[key], f"{where}.{key}")
+    elif isinstance(real, list) and isinstance(ours, list):
+        if real and ours:
+            yield from _differences(real[0], ours[0], f"{where}[]")
+    elif real is not None and ours is not None and real != type(ours).__name__:
+        yield f"{where}: {real} is {ours!r}"
+
+
+SHAPES = json.loads((Path(__file__).parent / "recorded" / "shapes.json").read_text())
+
+
+@pytest.mark.parametrize(("service", "version", "path", "real"), SHAPES,
+                         ids=[f"{row[0]}-{row[1]}-{row[2].split('?')[0]}" for row in SHAPES])
+def test_answers_have_the_shapes_of_a_real_nova(service: str, version: str, path: str, real: Any) -> None:
+    """Every key that a real Nova or Placement answers with is there in each microversion, and no other."""
+    cloud = Cloud(ManualClock(1_800_000_000.0))
+    cloud.fill(2, 2)
+    host = cloud.hosts["cmp-01"]
+    server_id = next(iter(host.servers))
+    cloud.live_migrate(server_id)
+    cloud.advance(cloud.now() + (1.5 if path.endswith("/migrations") else 60.0))
+    with RestServer(cloud) as rest:
+        asked = path.replace("SERVER", server_id).replace("HYPERVISOR", cloud.hosts["cmp-02"].provider.uuid)
+        ours = Http(rest).get(f"/{service}{'/v2.1' if service == 'compute' else ''}{asked}", version)
+    assert list(_differences(real, ours, path.split("?")[0])) == []
