@@ -252,8 +252,9 @@ class Polls:
         """End. A call that hangs in Nova is not waited for longer than this; nothing of it is admitted any more."""
         self._stopping.set()
         self.wake()
-        if self._scheduler is not None:
-            self._scheduler.shutdown(wait=False)
+        scheduler, self._scheduler = self._scheduler, None
+        if scheduler is not None:
+            scheduler.shutdown(wait=False)
         until = self._clock.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until - self._clock.monotonic()))
@@ -777,7 +778,7 @@ def _unlisted(m: Migration, listed: set[str], asked_at: float) -> bool:
     """Whether Nova's lists of open migrations should have had this one, and did not."""
     if m.migration_uuid is not None:
         return m.migration_uuid not in listed
-    return m.begun_at < asked_at - 30.0
+    return m.begun_at < asked_at - 5.0  # Nova writes the row before a compute says a word of it
 
 
 def _must_show(answer: Answer) -> bool:

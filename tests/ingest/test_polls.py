@@ -1,0 +1,697 @@
+"""What is asked, when, and how often: the polls against the simulator's HTTP, on a manual clock."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from maintd.clock import Clock, ManualClock, SystemClock
+from maintd.config import CloudConfig
+from maintd.domain.events import CloudEvent
+from maintd.domain.fleet import Fleet
+from maintd.domain.model import Because, Knowledge, Policy
+from maintd.domain.observations import BusSeen, Observation
+from maintd.errors import StoreUnavailable
+from maintd.ingest.admit import Admission
+from maintd.ingest.budget import Budget
+from maintd.ingest.polls import Limits, Polls
+from maintd.nova.api import OPEN_STATUSES, NovaApi
+from maintd.nova.notifications.envelope import read_message
+from maintd.simulator.model import Cloud, Timing
+from maintd.simulator.rest import RestServer
+
+NOW = 1_780_000_000.0
+SETTLE_S = 15.0
+
+
+class Ear:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.jobs: Counter[tuple[str, str]] = Counter()
+        self.passes: Counter[str] = Counter()
+        self.reconciled_at: list[float] = []
+
+    def job(self, name: str, outcome: str) -> None:
+        self.jobs[name, outcome] += 1
+
+    def verified(self, host: str, outcome: str) -> None:
+        self.passes[outcome] += 1
+
+    def reconciled(self, at: float) -> None:
+        self.reconciled_at.append(at)
+
+
+class Door(Admission):
+    """The admission, with a memory of what was published and a database that can be taken away."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.published: list[CloudEvent] = []
+        self.broken = False
+
+    def admit(self, observations: Iterable[Observation]) -> list[CloudEvent]:
+        if self.broken:
+            raise StoreUnavailable("the database is away")
+        events = super().admit(observations)
+        self.published += events
+        return events
+
+
+@dataclass
+class World:
+    """A cloud, what maintd holds of it, and the schedule worked through by hand."""
+
+    rest: RestServer
+    clock: ManualClock
+    cloud: Cloud
+    fleet: Fleet
+    door: Door
+    polls: Polls
+    ear: Ear
+    has_bus: bool
+    hear: bool = True
+    last: dict[str, float] = field(default_factory=dict)
+    calls_at: list[tuple[float, str | None]] = field(default_factory=list)
+
+    @property
+    def asked(self) -> list[str]:
+        """Paths and queries that Nova and Placement were asked for, without Nova's prefix."""
+        seen = self.rest.api.seen
+        return [
+            s.target.removeprefix("/v2.1") for s in seen if s.service != "identity" and s.target not in ("/", "/v2.1/")
+        ]
+
+    def said(self, kind: str) -> list[CloudEvent]:
+        return [e for e in self.door.published if e.type == f"maintd.{kind}.v1"]
+
+    def message(self, _: str, inner: dict[str, Any]) -> None:
+        if self.has_bus and self.hear:
+            self.door.published += self.door.admit_notifications([read_message(inner, received_at=self.cloud.now())])
+
+    def every(self, name: str, seconds: float, job: Callable[[], object]) -> None:
+        if self.clock.now() - self.last.get(name, float("-inf")) >= seconds:
+            self.last[name] = self.clock.now()
+            job()
+
+    def turn(self) -> None:
+        """What the scheduler and the workers would do at this moment."""
+        polls = self.polls
+        self.door.published += self.door.tick(self.clock.now())
+        polls.whole_once()
+        self.every("services", 30.0 if self.has_bus else 15.0, polls.look_at_services)
+        self.every("reconcile", 600.0, polls.reconcile)
+        self.every("drains", 5.0, polls.look_at_drains)
+        self.every("progress", 5.0, polls.look_at_progress)
+        self.every("emptied", 15.0, polls.look_at_emptied)
+        polls.look_at_ends()
+        for host in polls.passes_due():
+            polls.verify(host)
+        while not polls._passes.empty():
+            host = polls._passes.get_nowait()
+            polls.verify(host)
+            polls._in_hand.discard(host)
+
+    def run(self, seconds: float, step_s: float = 0.5) -> None:
+        """Let time pass, for the cloud and for us."""
+        end = self.clock.now() + seconds
+        while self.clock.now() < end:
+            self.cloud.advance(max(self.clock.now(), min(end, self.clock.now() + step_s)))
+            self.turn()
+
+    def until(self, kind: str, limit_s: float = 300.0, step_s: float = 0.5) -> CloudEvent:
+        """Let time pass until such an event was published."""
+        end = self.clock.now() + limit_s
+        while not self.said(kind) and self.clock.now() < end:
+            self.run(step_s, step_s)
+        assert self.said(kind), f"no {kind} in {limit_s} s; {self.polls.errors()}"
+        return self.said(kind)[-1]
+
+
+@pytest.fixture(scope="module")
+def rest() -> Iterator[RestServer]:
+    with RestServer(Cloud(ManualClock(NOW)), threads=8) as server:
+        yield server
+
+
+def config(rest: RestServer, timeout_s: float = 5.0) -> CloudConfig:
+    auth = rest.cloud_config()["auth"]
+    return CloudConfig(options={"auth_type": "password", **auth}, region_name="RegionOne", timeout_s=timeout_s)
+
+
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def make(rest: RestServer) -> Iterator[Make]:
+    def build(
+        *, hosts: int = 3, servers: int = 0, has_bus: bool = True, limits: Limits | None = None, at_once: int = 1
+    ) -> World:
+        clock = ManualClock(NOW)
+        cloud = Cloud(clock, timing=Timing(concurrent_live_migrations=at_once))
+        rest.api.cloud = cloud
+        cloud.fill(hosts, servers)
+        clock.advance(600.0)
+        rest.api.seen.clear()
+        fleet = Fleet(Policy(has_cloud=True, has_bus=has_bus, settle_s=SETTLE_S))
+        fleet.put(Knowledge(memory_since=clock.now()))
+        ids = itertools.count(1)
+        door = Door(fleet, clock=clock, ids=lambda: f"{next(ids):08d}", installation="test")
+        ear = Ear()
+        times: list[tuple[float, str | None]] = []
+
+        def wait(seconds: float) -> bool:
+            clock.advance(seconds)
+            return False
+
+        budget = Budget(clock, wait)
+
+        def pace(purpose: str | None) -> bool:
+            given = budget.take(purpose)
+            times.append((clock.now(), purpose))
+            return given
+
+        api = NovaApi(config(rest), clock, pace=pace, pause=lambda seconds: None)
+        polls = Polls(api, door, clock, has_bus=has_bus, listener=ear, limits=limits)
+        world = World(rest, clock, cloud, fleet, door, polls, ear, has_bus, calls_at=times)
+        cloud._publish = world.message
+        if has_bus:
+            door.admit((BusSeen(clock.now(), Because("clock"), "default", "connected"),))
+        return world
+
+    yield build
+    rest.faults.clear()
+
+
+def close(world: World, host: str = "cmp-01", reason: str = "maintenance") -> None:
+    world.cloud.disable(host, reason)
+
+
+def drain(world: World, host: str = "cmp-01") -> None:
+    """Close a host and live-migrate everything on it away."""
+    close(world, host)
+    for server_id in list(world.cloud.hosts[host].servers):
+        world.cloud.live_migrate(server_id)
+
+
+# -- the whole cloud --------------------------------------------------------------------------------------------------
+
+
+def test_the_first_reading_knows_everything_and_publishes_nothing(make: Make) -> None:
+    """After the baseline every host, node and server is known, in the order services, nodes, servers, migrations."""
+    world = make(hosts=3, servers=2)
+    assert world.polls.whole_once() is True
+    assert world.fleet.counts()["server"] == 6
+    assert all(h.nodes and h.up for h in world.fleet.hosts())
+    assert world.fleet.knowledge is not None and world.fleet.knowledge.baselined_at is not None
+    assert world.door.published == []
+    firsts = [
+        next(i for i, a in enumerate(world.asked) if a.startswith(p))
+        for p in ("/os-services", "/os-hyp", "/servers", "/os-mig")
+    ]
+    assert firsts == sorted(firsts)
+    assert world.ear.reconciled_at and world.polls.whole_once() is None
+
+
+def test_the_first_reading_waits_for_the_bus(make: Make) -> None:
+    """Nothing is read before every bus is listened to, or what happens in between would be lost."""
+    world = make()
+    world.polls._ready = lambda: False
+    assert world.polls.whole_once() is None and world.asked == []
+
+
+@pytest.mark.parametrize("path", ["/v2.1/os-services*", "/v2.1/servers/detail*", "/v2.1/os-migrations*status=done*"])
+@pytest.mark.parametrize("fault", [{"status": 500}, {"cut": True}, {"status": 403}])
+def test_a_first_reading_that_breaks_off_is_begun_again(make: Make, path: str, fault: dict[str, Any]) -> None:
+    """A fault leaves the cloud unread, with a sentence that says why; the next try makes it good."""
+    world = make(servers=1)
+    world.rest.faults.add(path=path, **fault)
+    assert world.polls.whole_once() is False
+    assert world.polls.errors()["baseline"]
+    assert world.fleet.knowledge is not None and world.fleet.knowledge.baselined_at is None
+    assert world.polls.reconcile() is False
+    world.rest.faults.clear()
+    assert world.polls.whole_once() is True and world.polls.errors() == {}
+    assert world.fleet.knowledge.baselined_at is not None
+
+
+def test_a_big_cloud_is_read_page_by_page(make: Make) -> None:
+    """Servers that have gone since the last run are let go only when the whole list has been read."""
+    world = make(hosts=4, servers=5)
+    world.polls.whole_once()
+    gone = next(iter(world.cloud.hosts["cmp-02"].servers))
+    world.cloud.delete(gone)
+    world.hear = False
+    world.cloud.settle()
+    world.polls._baselined = False
+    world.rest.faults.max_limit = 3
+    world.rest.faults.add(path="/v2.1/servers/detail*marker*", status=500, skip=3)
+    assert world.polls.whole_once() is False
+    world.rest.faults.clear()
+    world.rest.faults.max_limit = 3
+    assert world.polls.whole_once() is True
+    server = world.fleet.server(gone)
+    assert server is None or server.host is None
+    assert len(world.fleet.servers_on("cmp-02")) == 4
+
+
+def test_a_gap_is_made_up_for_by_what_changed(make: Make) -> None:
+    """After a gap only what changed is read, deleted servers too; the bus is healed and a lost move is found."""
+    world = make(hosts=3, servers=2)
+    world.run(1.0)
+    gone, moved = list(world.cloud.hosts["cmp-01"].servers)
+    world.hear = False
+    blind_from = world.clock.now()
+    world.door.admit((BusSeen(blind_from, Because("clock"), "default", "lost"),))
+    world.cloud.delete(gone)
+    world.cloud.live_migrate(moved, "cmp-02")
+    world.cloud.settle()
+    world.clock.advance(5.0)
+    world.hear = True
+    world.door.admit((BusSeen(world.clock.now(), Because("clock"), "default", "connected"),))
+    before = len(world.asked)
+    assert world.polls.whole_once() is True
+    assert not any("changes-since" not in a for a in world.asked[before:] if a.startswith("/servers/detail"))
+    assert world.said("bus.healed")
+    known = world.fleet.server(moved)
+    assert known is not None and known.host == "cmp-02"
+    assert set(world.fleet.servers_on("cmp-01")) == set()
+    world.clock.advance(10.0)
+    assert world.polls.whole_once() is None
+
+
+# -- drains and proofs ------------------------------------------------------------------------------------------------
+
+
+def test_a_drain_over_the_bus_ends_in_a_proof_in_time(make: Make) -> None:
+    """The host is emptied no later than the settling time and two seconds after its last allocation is freed."""
+    world = make(hosts=3, servers=3)
+    world.run(1.0)
+    drain(world)
+    while world.cloud.hosts["cmp-01"].provider.allocations:
+        world.run(0.25, 0.25)
+    freed_at = world.clock.now()
+    emptied = world.until("host.emptied", step_s=0.25)
+    assert emptied.time - freed_at <= SETTLE_S + 2.0
+    assert len(world.said("migration.completed")) == 3 and len(world.said("host.emptied")) == 1
+    assert [e.type for e in world.door.published if e.type.startswith("maintd.drain")] == ["maintd.drain.started.v1"]
+
+
+def test_without_a_bus_a_drain_is_followed_all_the_same(make: Make) -> None:
+    """With nothing but the API the drain starts, its migrations complete, and the host is proven empty."""
+    world = make(hosts=3, servers=2, has_bus=False)
+    world.cloud.knobs.set("live_migration", mode="converge", seconds=40.0)
+    world.run(20.0)
+    drain(world)
+    world.until("host.emptied", 600.0, step_s=1.0)
+    assert len(world.said("drain.started")) == 1
+    assert len(world.said("migration.completed")) == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"path": "/v2.1/os-migrations*", "status": 500},
+        {"path": "/v2.1/os-hypervisors/*", "cut": True},
+        {"path": "/v2.1/servers/detail*", "status": 403},
+        {"service": "placement", "status": 503},
+        {"path": "/resource_providers/*/traits", "cut": True},
+        {"path": "/v2.1/os-services*host=*", "status": 500},
+    ],
+)
+def test_no_fault_ever_empties_a_host_and_each_is_told(make: Make, fault: dict[str, Any]) -> None:
+    """While any read fails there is a sentence, here and in the host's finding, and no proof; afterwards there is one."""
+    world = make(hosts=2)
+    world.run(1.0)
+    world.rest.faults.add(**fault)
+    close(world)
+    world.run(60.0, 2.0)
+    assert world.said("host.emptied") == [] and "verify" in world.polls.errors()
+    host = world.fleet.host("cmp-01")
+    assert host is not None and host.finding is not None
+    assert [b.kind for b in host.finding.blockers] == ["unverified"] and "reading" in str(
+        host.finding.blockers[0].detail
+    )
+    world.rest.faults.clear()
+    world.until("host.emptied", 120.0)
+    assert "verify" not in world.polls.errors()
+
+
+def test_a_silent_cell_takes_no_server_from_its_host(make: Make) -> None:
+    """While the cell is down its lists are empty, yet its servers stay where they are and its host is not emptied."""
+    world = make(hosts=2, servers=2)
+    world.run(1.0)
+    close(world)
+    world.run(1.0)
+    world.cloud.lose_cell(["cmp-01"])
+    world.run(130.0, 5.0)
+    assert len(world.fleet.servers_on("cmp-01")) == 2 and not world.said("host.emptied")
+    world.polls._baselined = False  # even a reading of the whole cloud does not believe the shortened list
+    assert world.polls.whole_once() is True
+    assert len(world.fleet.servers_on("cmp-01")) == 2
+    host = world.fleet.host("cmp-01")
+    assert host is not None and host.cell_unknown
+
+
+def test_a_cell_that_is_back_is_read_anew(make: Make) -> None:
+    """What a cell did while it was silent is found by reading everything again."""
+    world = make(hosts=2, servers=1)
+    world.run(1.0)
+    world.cloud.lose_cell(["cmp-02"])
+    world.run(35.0, 5.0)
+    before = len(world.ear.reconciled_at)
+    world.hear = False
+    world.cloud.delete(next(iter(world.cloud.hosts["cmp-02"].servers)))
+    world.cloud.settle()
+    world.cloud.lose_cell(["cmp-02"], down=False)
+    world.run(60.0, 5.0)
+    assert len(world.ear.reconciled_at) > before
+    assert set(world.fleet.servers_on("cmp-02")) == set()
+
+
+def test_a_pass_that_is_disturbed_asks_no_further(make: Make) -> None:
+    """Something seen of the host during a pass ends it at once: what it has read proves nothing any more."""
+    world = make(hosts=2)
+    world.run(1.0)
+    close(world)
+    world.run(1.0)
+    count = itertools.count()
+
+    def disturb(answer: Any) -> None:
+        if answer.purpose == "verify" and next(count) == 1:
+            world.cloud.disable("cmp-01", "another reason")
+
+    world.polls._on_answer = disturb
+    before = len(world.asked)
+    assert world.polls.verify("cmp-01") == "disturbed"
+    assert len(world.asked) - before == 2
+    world.until("host.emptied", 120.0)
+
+
+def test_a_pass_that_takes_too_long_is_given_up_and_told(make: Make) -> None:
+    """A pass has a deadline; past it the fleet hears that it is spoilt, and tries again."""
+    world = make(hosts=2, limits=Limits(pass_deadline_s=10.0))
+    world.run(1.0)
+    close(world)
+    world.polls._on_answer = lambda answer: world.clock.advance(4.0) and None
+    assert world.polls.verify("cmp-01") == "spoilt"
+    assert "given up after 10 s" in world.polls.errors()["verify"]
+    held = world.fleet.verification("cmp-01")
+    assert held is not None and held.begun_at is None and held.verify_at is not None
+
+
+def test_a_pass_whose_end_could_not_be_kept_is_made_again(make: Make) -> None:
+    """If the database goes away in a pass, the fleet still waits for its end; a new pass is begun when it is back."""
+    world = make(hosts=2)
+    world.run(1.0)
+    close(world)
+    world.run(1.0)
+    count = itertools.count()
+
+    def break_(answer: Any) -> None:
+        if answer.purpose == "verify" and next(count) == 2:
+            world.door.broken = True
+
+    world.polls._on_answer = break_
+    assert world.polls.verify("cmp-01") == "spoilt"
+    assert world.polls.passes_due() == []
+    world.door.broken = False
+    world.clock.advance(6.0)
+    assert world.polls.passes_due() == ["cmp-01"]
+    world.until("host.emptied", 120.0)
+
+
+def test_an_emptied_host_is_proven_again_now_and_then(make: Make) -> None:
+    """A server that appears on an emptied host without a word on the bus is found within the slow period."""
+    world = make(hosts=2)
+    world.run(1.0)
+    close(world)
+    world.until("host.emptied", 120.0)
+    world.hear = False
+    world.cloud.add_server("cmp-01")
+    world.until("host.occupied", 130.0, step_s=5.0)
+
+
+# -- ends -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_end_of_a_migration_is_asked_for_at_once_and_then_less_and_less(make: Make) -> None:
+    """A verdict without Nova's word is asked after at once, then after 0.25, 0.5, 1, 2 seconds and so on."""
+    world = make(hosts=2, servers=1)
+    world.run(1.0)
+    server_id = next(iter(world.cloud.hosts["cmp-01"].servers))
+    world.cloud.live_migrate(server_id, "cmp-02")
+    while not any(m.verdict for m in world.fleet.open_migrations()):
+        world.cloud.advance(world.clock.now() + 0.05)
+    world.rest.api.cloud = Cloud(world.clock)  # a Nova that never says the end
+    asked: list[float] = []
+    begun = world.clock.now()
+    for _ in range(200):
+        before = len(world.asked)
+        world.polls.look_at_ends()
+        if len(world.asked) > before:
+            asked.append(round(world.clock.now() - begun, 2))
+        world.clock.advance(0.05)
+    gaps = [round(b - a, 2) for a, b in itertools.pairwise(asked)]
+    assert asked[0] == 0.0 and gaps[:4] == pytest.approx([0.25, 0.5, 1.0, 2.0], abs=0.06)
+
+
+def test_many_ends_share_one_question(make: Make) -> None:
+    """From four migrations about to end on, one list of what changed serves them all."""
+    world = make(hosts=2, servers=6, at_once=6)
+    world.run(1.0)
+    for server_id in list(world.cloud.hosts["cmp-01"].servers):
+        world.cloud.live_migrate(server_id, "cmp-02")
+    world.cloud.settle()
+    assert sum(1 for m in world.fleet.open_migrations() if m.verdict) >= 4
+    before = len(world.asked)
+    world.polls.look_at_ends()
+    lists = [a for a in world.asked[before:] if a.startswith("/os-migrations")]
+    assert len(lists) == 1 and "changes-since" in lists[0]
+    assert len(world.said("migration.completed")) == 6
+
+
+def test_an_end_nobody_told_is_found_by_reconcile(make: Make) -> None:
+    """A migration that we hold open and that Nova's lists of open ones lack is asked after, and ends."""
+    world = make(hosts=2, servers=1)
+    world.run(1.0)
+    server_id = next(iter(world.cloud.hosts["cmp-01"].servers))
+    world.cloud.live_migrate(server_id, "cmp-02")
+    world.run(2.0)
+    assert world.said("migration.started")
+    world.hear = False
+    world.cloud.settle()
+    world.clock.advance(10.0)
+    assert world.polls.reconcile() is True
+    world.polls.look_at_ends()
+    (ended,) = world.said("migration.completed")
+    assert ended.data["server_id"] == server_id
+    known = world.fleet.server(server_id)
+    assert known is not None and known.host == "cmp-02"
+
+
+def test_an_evacuated_server_is_read_until_it_is_elsewhere(make: Make) -> None:
+    """The host of an evacuated server changes after the last notification; maintd knows the new one soon after."""
+    world = make(hosts=3, servers=1)
+    world.run(1.0)
+    world.cloud.kill_compute("cmp-01")
+    world.cloud.set_service("cmp-01", forced_down=True)
+    server_id = next(iter(world.cloud.hosts["cmp-01"].servers))
+    world.run(1.0)
+    world.cloud.evacuate(server_id, "cmp-02")
+    world.run(90.0)
+    known = world.fleet.server(server_id)
+    assert known is not None and known.host == "cmp-02"
+    assert [r.kind for r in world.fleet.residue_on("cmp-01")] == ["evacuated"]
+
+
+def test_a_server_deleted_while_its_host_was_down_leaves_residue(make: Make) -> None:
+    """A forced delete on a dead host is not on the bus; reconcile finds the deleted row, and what it left is kept."""
+    world = make(hosts=2, servers=1)
+    world.run(1.0)
+    world.cloud.kill_compute("cmp-01")
+    world.run(100.0, 5.0)
+    server_id = next(iter(world.cloud.hosts["cmp-01"].servers))
+    world.cloud.delete(server_id, force=True)
+    world.run(5.0)
+    assert world.polls.reconcile() is True
+    assert [(r.server_id, r.kind) for r in world.fleet.residue_on("cmp-01")] == [(server_id, "deleted_while_down")]
+
+
+def test_running_migrations_are_sampled_every_five_seconds(make: Make) -> None:
+    """The byte counters of a running live migration are read each period, not more often."""
+    world = make(hosts=2, servers=1)
+    world.cloud.knobs.set("live_migration", mode="converge", seconds=60.0)
+    world.run(1.0)
+    server_id = next(iter(world.cloud.hosts["cmp-01"].servers))
+    world.cloud.live_migrate(server_id, "cmp-02")
+    world.run(35.0)
+    samples = [a for a in world.asked if a == f"/servers/{server_id}/migrations"]
+    assert 5 <= len(samples) <= 8
+    (migration,) = world.fleet.open_migrations()
+    assert migration.progress is not None and migration.progress.memory_remaining_bytes is not None
+
+
+# -- the budget -------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_cloud_is_asked_for_services_and_one_small_reconcile(make: Make) -> None:
+    """Nothing closed, nothing moving: in ten minutes twenty lists of services and at most fifteen others."""
+    world = make(hosts=5, servers=4)
+    world.run(1.0)
+    world.turn()
+    world.last["reconcile"] = world.clock.now()
+    world.rest.api.seen.clear()
+    world.run(600.0, 5.0)
+    services = [a for a in world.asked if a.startswith("/os-services")]
+    others = [a for a in world.asked if not a.startswith("/os-services")]
+    assert 19 <= len(services) <= 21
+    assert len(others) <= 15 and len(world.ear.reconciled_at) >= 2
+    assert len(OPEN_STATUSES) + 2 == len(others)
+
+
+def test_a_hundred_drains_at_once_stay_within_ten_calls_a_second(make: Make) -> None:
+    """A hundred hosts that drain at once, each with a migration under way, cost at most ten calls a second."""
+    world = make(hosts=102, servers=2)
+    world.cloud.knobs.set("live_migration", mode="converge", seconds=45.0)
+    world.run(1.0)
+    for number in range(1, 101):
+        drain(world, f"cmp-{number:03d}")
+    world.run(10.0, 5.0)
+    world.calls_at.clear()
+    begun = world.clock.now()
+    world.run(120.0, 2.5)
+    spent = world.clock.now() - begun
+    assert len(world.calls_at) / spent <= 10.0
+    per_window = Counter(int((at - begun) // 10.0) for at, _ in world.calls_at)
+    assert max(per_window.values()) <= 110
+    assert world.ear.jobs["drains", "failed"] == 0
+
+
+def bucket(rate: float = 8.0, burst: float = 16.0, reserve: float = 8.0) -> tuple[Budget, ManualClock]:
+    clock = ManualClock(0.0)
+
+    def wait(seconds: float) -> bool:
+        clock.advance(seconds)
+        return False
+
+    return Budget(clock, wait, rate=rate, burst=burst, reserve=reserve), clock
+
+
+def test_the_budget_holds_its_rate() -> None:
+    """A hundred calls beyond the burst take a hundred divided by the rate seconds."""
+    budget, clock = bucket()
+    for _ in range(116):
+        assert budget.take("verify")
+    assert clock.now() == pytest.approx(100 / 8.0, abs=0.2)
+
+
+def test_what_can_wait_leaves_a_reserve() -> None:
+    """Lists stop at the reserve and wait; a proof then still goes ahead without waiting."""
+    budget, clock = bucket()
+    for _ in range(8):
+        budget.take("reconcile")
+    assert clock.now() == 0.0
+    for _ in range(8):
+        budget.take("verify")
+    assert clock.now() == 0.0
+    budget.take("reconcile")
+    assert clock.now() >= 1.0
+
+
+def test_the_budget_gives_nothing_once_stopping() -> None:
+    """Whoever waits for a token when the daemon stops is sent away without one."""
+    budget = Budget(ManualClock(0.0), lambda seconds: True, rate=1.0, burst=1.0, reserve=0.0)
+    assert budget.take("verify") is True
+    assert budget.take("verify") is False
+
+
+# -- threads ----------------------------------------------------------------------------------------------------------
+
+
+def wait_for(true: Callable[[], bool], limit_s: float = 15.0) -> None:
+    until = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < until, "it did not happen in time"
+        threading.Event().wait(0.01)
+
+
+@dataclass
+class Live:
+    """The polls with real threads and the machine's clock."""
+
+    cloud: Cloud
+    fleet: Fleet
+    door: Door
+    polls: Polls
+    ear: Ear
+
+
+@pytest.fixture
+def live(rest: RestServer) -> Iterator[Callable[..., Live]]:
+    started: list[Polls] = []
+
+    def build(limits: Limits, timeout_s: float = 5.0) -> Live:
+        clock: Clock = SystemClock()
+        cloud = Cloud(clock)
+        cloud.fill(2, 1)
+        rest.api.cloud = cloud
+        rest.api.seen.clear()
+        fleet = Fleet(Policy(has_cloud=True, has_bus=False, settle_s=0.5))
+        fleet.put(Knowledge(memory_since=clock.now()))
+        ids = itertools.count(1)
+        door = Door(fleet, clock=clock, ids=lambda: f"{next(ids):08d}", installation="test")
+        ear, stopping = Ear(), threading.Event()
+        api = NovaApi(config(rest, timeout_s), clock, pace=Budget(clock, stopping.wait, rate=200.0, burst=400.0).take)
+        polls = Polls(api, door, clock, has_bus=False, limits=limits, listener=ear, stopping=stopping)
+        started.append(polls)
+        return Live(cloud, fleet, door, polls, ear)
+
+    yield build
+    rest.faults.clear()
+    for polls in started:
+        polls.stop()
+
+
+def test_the_schedule_runs_and_a_host_is_proven_empty_by_it(live: Callable[..., Live]) -> None:
+    """With all threads running, a closed empty host is proven empty without anybody calling a job."""
+    world = live(Limits(services_without_bus_s=0.2))
+    world.polls.start()
+    wait_for(lambda: world.door.read(lambda f: f.knowledge is not None and f.knowledge.baselined_at is not None))
+    world.cloud.delete(next(iter(world.cloud.hosts["cmp-01"].servers)))
+    world.cloud.advance(time.time() + 30.0)
+    world.cloud.disable("cmp-01", "maintenance")
+    wait_for(lambda: any(h.emptied for h in world.door.read(lambda f: list(f.hosts()))), 40.0)
+    assert world.polls.errors() == {}
+
+
+def test_a_job_that_hangs_is_counted_and_does_not_hold_up_the_others(
+    rest: RestServer, live: Callable[..., Live]
+) -> None:
+    """While a list of services hangs, its next turns are counted as overrun, and other jobs go on."""
+    world = live(Limits(services_without_bus_s=0.1, progress_s=0.1), timeout_s=3.0)
+    world.polls.start()
+    wait_for(lambda: world.ear.jobs["baseline", "done"] == 1)
+    rest.faults.add(path="/v2.1/os-services*", slow_s=30.0)
+    wait_for(lambda: world.ear.jobs["services", "overrun"] >= 2)
+    before = world.ear.jobs["progress", "done"]
+    wait_for(lambda: world.ear.jobs["progress", "done"] > before)
+
+
+def test_stopping_does_not_wait_for_a_hanging_nova(rest: RestServer, live: Callable[..., Live]) -> None:
+    """With a call that hangs, stop returns within the time it was given."""
+    world = live(Limits(services_without_bus_s=0.1), timeout_s=30.0)
+    world.polls.start()
+    wait_for(lambda: world.ear.jobs["baseline", "done"] == 1)
+    rest.faults.add(slow_s=30.0)
+    wait_for(lambda: world.ear.jobs["services", "overrun"] >= 1)
+    begun = time.monotonic()
+    world.polls.stop(timeout_s=1.0)
+    assert time.monotonic() - begun < 4.0
