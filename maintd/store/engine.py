@@ -240,6 +240,14 @@ class Database:
         for some in _portions(rows):
             raw.execute(statement.text(len(some)), [*chain.from_iterable(some)])
 
+    def run_returning(self, connection: Connection, statement: Insert, rows: Sequence[Sequence[Any]]) -> set[Any]:
+        """Like `run_many` in SQLite, for a statement that returns a value per row it took."""
+        raw = _raw(connection)
+        taken: set[Any] = set()
+        for some in _portions(rows):
+            taken.update(row[0] for row in raw.execute(statement.text(len(some)), [*chain.from_iterable(some)]))
+        return taken
+
     def run_each(self, connection: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Execute a statement once for every row."""
         if self.path is None:
@@ -415,9 +423,11 @@ class Database:
 class Insert:
     """The text of an INSERT for any number of rows, with what is to happen (`otherwise`) where a row is there."""
 
-    def __init__(self, database: Database, table: str, columns: Sequence[str], otherwise: str = "") -> None:
+    def __init__(
+        self, database: Database, table: str, columns: Sequence[str], otherwise: str = "", begin: str = ""
+    ) -> None:
         quoted = database.quoted
-        self._head = f"INSERT INTO {quoted(table)} ({', '.join(map(quoted, columns))}) VALUES "  # noqa: S608 - names are ours
+        self._head = begin or f"INSERT INTO {quoted(table)} ({', '.join(map(quoted, columns))}) VALUES "  # noqa: S608 - names are ours
         self._row = f"({', '.join([database.mark] * len(columns))})"
         self._tail = f" {otherwise}" if otherwise else ""
         self._texts: dict[int, str] = {}

@@ -125,6 +125,9 @@ class FleetStore:
         self._fence = FenceCheck(database)
         self._events = Appending(database)
         self._upserts = {kind: _upsert(database, shelf) for kind, shelf in SHELVES.items()}
+        # SQLite writes every index of a row again when an upsert names its column, changed or not: a page each.
+        indexed: tuple[type[Entity], ...] = (Server, Migration) if database.path is not None else ()
+        self._in_place = {kind: _in_place(database, SHELVES[kind]) for kind in indexed}
         self._deletes = {kind: _delete(database, shelf) for kind, shelf in SHELVES.items()}
         self._doubted: set[Fence] = set()
 
@@ -170,6 +173,15 @@ class FleetStore:
                 while rows := result.fetchmany(2000):
                     yield from map(shelf.entity, rows)
 
+    def _save(self, connection: Connection, kind: type[Entity], rows: list[Row]) -> None:
+        in_place = self._in_place.get(kind)
+        if in_place is not None:
+            done = self._database.run_returning(connection, in_place, rows)
+            if len(done) == len(rows):
+                return
+            rows = [row for row in rows if row[0] not in done]
+        self._database.run_many(connection, self._upserts[kind], rows)
+
     def _write(self, connection: Connection, commit: Commit, fit: Callable[[Row], Row]) -> None:
         self._fence.held(connection, commit.fence)
         gone: dict[type[Entity], list[Row]] = {}
@@ -188,7 +200,7 @@ class FleetStore:
         for kind, values in kept.items():
             make = SHELVES[kind].row
             rows = [fit(make(one)) for one in values.values()]
-            self._database.run_many(connection, self._upserts[kind], rows)
+            self._save(connection, kind, rows)
         if commit.events:
             self._events.append(connection, commit.events)
         if commit.message_ids:
@@ -224,6 +236,25 @@ def _upsert(database: Database, shelf: Shelf) -> Insert:
     return Insert(database, shelf.table.name, shelf.columns, otherwise)
 
 
+def _in_place(database: Database, shelf: Shelf) -> Insert:
+    """SQLite: change rows that are there and whose indexed columns stay as they are; the keys of these come back."""
+    quoted = database.quoted
+    indexed = {column.name for index in shelf.table.indexes for column in index.columns}
+    (key,) = shelf.key
+    # The columns of VALUES are called column1, column2...
+    given = {name: f"given.column{number}" for number, name in enumerate(shelf.columns, 1)}
+    changes = ", ".join(f"{quoted(name)} = {given[name]}" for name in shelf.columns if name not in {key, *indexed})
+    table = quoted(shelf.table.name)
+    same = " AND ".join(f"{table}.{quoted(name)} IS {given[name]}" for name in sorted(indexed))
+    return Insert(
+        database,
+        shelf.table.name,
+        shelf.columns,
+        f") AS given WHERE {table}.{quoted(key)} = {given[key]} AND {same} RETURNING {table}.{quoted(key)}",
+        begin=f"UPDATE {table} SET {changes} FROM (VALUES ",  # noqa: S608 - names are ours
+    )
+
+
 def _delete(database: Database, shelf: Shelf) -> str:
     where = " AND ".join(f"{database.quoted(name)} = {database.mark}" for name in shelf.key)
     return f"DELETE FROM {database.quoted(shelf.table.name)} WHERE {where}"  # noqa: S608 - names are ours
@@ -232,18 +263,19 @@ def _delete(database: Database, shelf: Shelf) -> str:
 # -- shelves: an entity as a row, a row as an entity
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+_NAMES: Final = {kind: [field.name for field in fields(kind)] for kind in (Blocker, Note, Progress, ProofRead)}
 
 
 def _plain(value: Any) -> dict[str, Any]:
     """A flat dataclass as a dict, without what is None."""
-    return {f.name: item for f in fields(value) if (item := getattr(value, f.name)) is not None}
+    return {name: item for name in _NAMES[type(value)] if (item := getattr(value, name)) is not None}
 
 
 def _known(kind: type[Any], values: dict[str, Any]) -> Any:
     """The reverse; what a newer maintd may have added is left out."""
-    names = {f.name for f in fields(kind)}
+    names = _NAMES[kind]
     return kind(**{name: value for name, value in values.items() if name in names})
 
 

@@ -35,6 +35,7 @@ class MessageIds:
         self._window = window
         self._lock = threading.Lock()
         self._held: dict[bytes, None] = {}  # the oldest first
+        self._asked: dict[str, bytes] = {}  # of the last question: what is asked about is mostly added next
         self._last = 0
         self._insert = Insert(database, "message_ids", ("at", "digests"))
         self._newest = "SELECT id, digests FROM message_ids ORDER BY id DESC"
@@ -43,17 +44,22 @@ class MessageIds:
     def seen(self, message_ids: Iterable[str]) -> set[str]:
         """Those of these ids that were added."""
 
+        asked = {message_id: digest(message_id) for message_id in message_ids}
+
         def work(connection: Connection) -> set[str]:
             with self._lock:
+                self._asked = asked
                 self._follow(connection)
-                return {message_id for message_id in message_ids if digest(message_id) in self._held}
+                held = self._held
+                return {message_id for message_id, key in asked.items() if key in held}
 
         return self._database.read_warm(work)
 
     def add(self, connection: Connection, message_ids: Sequence[str], at: float) -> None:
         """Add ids in the fleet's transaction, after its fence was checked. OurFault when one is there already."""
-        digests = [digest(message_id) for message_id in message_ids]
         with self._lock:
+            asked = self._asked
+            digests = [asked.get(message_id) or digest(message_id) for message_id in message_ids]
             self._follow(connection)
             known = [one for one, key in zip(message_ids, digests, strict=True) if key in self._held]
         if known or len(set(digests)) != len(digests):
