@@ -26,9 +26,10 @@ import falcon
 import structlog
 from cheroot import wsgi
 
-from maintd.errors import LeaseLost, OperatorError, StoreUnavailable
+from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
 from maintd.web import deliveries, events, fleet
 from maintd.web.asking import Asked, bad
+from maintd.web.auth import AdminOnly, checked
 from maintd.web.context import WebApp
 from maintd.web.health import Health, Metrics, Probe
 
@@ -56,9 +57,24 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
 BODY_MAX_BYTES: Final = 64 * 1024
 
 
-def api(web: WebApp, *, loopback_only: bool = True) -> falcon.App[Any, Any]:
-    """The API as a WSGI application. `loopback_only` (auth none) refuses requests made to any other name."""
-    app = falcon.App(middleware=[LoopbackOnly()] if loopback_only else [])
+def api(web: WebApp, *, keystone: Mapping[str, str] | None = None) -> Callable[..., Any]:
+    """The API as a WSGI application.
+
+    With `keystone` (the options of [keystone_authtoken]) every request needs an admin's token. Without, it answers only
+    to requests made to the loopback, and `HttpServer` refuses to serve it anywhere else.
+    """
+    if keystone is None:
+        return _routed(web, LoopbackOnly(), Unguarded)
+    guard = AdminOnly(keystone.get("www_authenticate_uri") or keystone.get("auth_url") or "")
+    return checked(_routed(web, guard, falcon.App), keystone)
+
+
+class Unguarded(falcon.App[Any, Any]):
+    """An API that trusts everybody who can reach it."""
+
+
+def _routed(web: WebApp, guard: Any, kind: type[falcon.App[Any, Any]]) -> falcon.App[Any, Any]:
+    app = kind(middleware=[guard])
     app.req_options.strip_url_path_trailing_slash = True
     _speak_json(app)
     for path, methods in ROUTES.items():
@@ -98,6 +114,11 @@ def names_loopback(host_header: str) -> bool:
         return False
     if name.startswith("[") and name.endswith("]"):
         name = name[1:-1]
+    return is_loopback(name)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether only this machine can be meant by, or reach, an address or name."""
     if name.lower().rstrip(".") == "localhost":
         return True
     try:
@@ -217,6 +238,8 @@ class HttpServer:
     """One HTTP server in a thread of its own. `start` binds, so that a taken port is known at once."""
 
     def __init__(self, name: str, app: Callable[..., Any], host: str, port: int, threads: int = 8) -> None:
+        if isinstance(app, Unguarded) and not is_loopback(host):
+            raise OurFault(f"an API without authentication was to be served on {host}, which is not the loopback")
         self.name = name
         self._server = _Cheroot(
             (host, port),
