@@ -8,15 +8,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import oslo_messaging
 import pytest
 from oslo_config import cfg
 
 from maintd.clock import ManualClock
 from maintd.nova.notifications.envelope import read_wire
+from maintd.nova.oslo import oslo_messaging
 from maintd.simulator import stories
-from maintd.simulator.bus import OsloBus, Queued, Recorder, tee, wire_body
+from maintd.simulator.bus import AmqpBus, OsloBus, Queued, Recorder, tee, wire_body
 from maintd.simulator.notifications import Json
+from tests.support.rabbitmq import Rabbit
 
 T0 = 1_800_000_000.0
 
@@ -41,16 +42,27 @@ class Endpoint:
 @pytest.mark.parametrize("url", ["fake://", "kombu+memory:////"])
 def test_oslo_listeners_get_it_all(url: str) -> None:
     """A notification listener gets every message in order, with the simulator's ids and request context."""
+    listen_to_a_drain(url, lambda transport: OsloBus(url, transport=transport))
+
+
+@pytest.mark.parametrize("sender", [OsloBus, AmqpBus])
+def test_a_real_broker_carries_it(rabbit: Rabbit, sender: type[OsloBus] | type[AmqpBus]) -> None:
+    """Through RabbitMQ, both publishers are understood by an oslo.messaging listener with a pool."""
+    url = rabbit.url if sender is OsloBus else rabbit.url.replace("rabbit://", "amqp://")
+    listen_to_a_drain(rabbit.url, lambda transport: sender(url, exchange="simulated"), exchange="simulated")
+
+
+def listen_to_a_drain(url: str, bus_for: Any, exchange: str = "nova") -> None:
     conf = cfg.ConfigOpts()
     conf([], project="test", default_config_files=[], default_config_dirs=[])
     transport = oslo_messaging.get_notification_transport(conf, url=url)
     endpoint = Endpoint()
     listener = oslo_messaging.get_notification_listener(
-        transport, [oslo_messaging.Target(topic="versioned_notifications", exchange="nova")], [endpoint],
-        executor="threading", pool="test")
+        transport, [oslo_messaging.Target(topic="versioned_notifications", exchange=exchange)], [endpoint],
+        executor="threading", pool="simulator-test")
     listener.start(override_pool_size=1)
     sent: list[Json] = []
-    with OsloBus(url, transport=transport) as bus:
+    with bus_for(transport) as bus:
         story = stories.drain(ManualClock(T0), tee(lambda key, inner: sent.append(inner), bus), stuck=None, servers=2)
         story.cloud.settle()
         wait_until(lambda: len(endpoint.got) >= len(sent))
