@@ -246,6 +246,8 @@ def _fold_server(d: Draft, o: ServerSeen) -> None:
             *(h for m in d.migrations_of(o.server_id) if m.open for h in (m.source, m.destination)),
         )
     if known is not None and known.deleted_at is not None:
+        if o.deleted and o.local_delete and o.host:
+            _leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
         return
     if o.deleted:
         _server_deleted(d, o, known)
@@ -342,6 +344,9 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     d.put(replace(base, host=None, landing=None, vm_state="deleted", task_state=None, deleted_at=d.now, seen_at=d.now))
     for m in d.migrations_of(o.server_id):
         if m.open:
+            source = d.host(m.source)
+            if source is not None and source.name != host and (source.forced_down or source.up is False):
+                _leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             _end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
     if host is not None:
@@ -803,6 +808,7 @@ def _fold_hint(d: Draft, o: HostHinted) -> None:
 
 
 def _fold_servers_listed(d: Draft, o: ServersListed) -> None:
+    silent = {h.name for h in d.fleet.hosts() if h.cell_unknown} if o.host is None else set()
     if o.host is not None:
         held: Iterable[Server | None] = [d.server(i) for i in sorted(d.servers_on(o.host) | d.landing_on(o.host))]
     else:
@@ -810,6 +816,8 @@ def _fold_servers_listed(d: Draft, o: ServersListed) -> None:
     for s in held:
         if s is None or s.server_id in o.server_ids or s.seen_at >= o.asked_at or s.deleted_at is not None:
             continue
+        if s.host in silent:
+            continue  # a list of everything leaves out, in silence, what a cell did not answer (facts 4.1)
         if o.host is not None and s.host != o.host:
             continue  # landing: Nova lists it on no host yet
         # Not here any more; elsewhere or deleted. Where, somebody else will say.
