@@ -140,6 +140,7 @@ class Leading:
         self._clock = clock
         self._metrics = metrics
         self._lost = lost
+        self._crash = crash
         self._pending: deque[Observation] = deque(maxlen=1000)
         began = clock.monotonic()
         fleet = Fleet(policy_of(config), store.load_fleet())
@@ -183,11 +184,13 @@ class Leading:
         self._metrics.api_calls.labels(service, outcome).inc()
 
     def _admit(self, notifications: Sequence[Notification], quarantined: Sequence[Quarantined]) -> None:
+        self._crash("after_receive")
         try:
             self.admission.admit_notifications(notifications, quarantined)
         except LeaseLost:
             self._lost()
             raise
+        self._crash("before_acknowledge")
         if self.polls is not None:
             self.polls.wake()
 
