@@ -327,7 +327,7 @@ def test_without_a_bus_a_drain_is_followed_all_the_same(make: Make) -> None:
     ],
 )
 def test_no_fault_ever_empties_a_host_and_each_is_told(make: Make, fault: dict[str, Any]) -> None:
-    """While any read fails there is a sentence, here and in the host's finding, and no proof; afterwards there is one."""
+    """While any read fails there is a sentence, here and in the host's finding, and no proof; later there is one."""
     world = make(hosts=2)
     world.run(1.0)
     world.rest.faults.add(**fault)
