@@ -136,7 +136,7 @@ def explain(bus: BusConfig, error: BaseException, where: str = "") -> Trouble:
 
 def _clean(text: str) -> str:
     """The broker's words, on one line and without the AMQP ornaments."""
-    return re.sub(r"^[A-Z_]+ - ", "", " ".join(text.split())).rstrip(". ")
+    return re.sub(r"^(\[Errno \d+\] |[A-Z_]+ - )", "", " ".join(text.split())).rstrip(". ")
 
 
 def _mismatch(bus: BusConfig, broker: str, text: str) -> str:

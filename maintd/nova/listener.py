@@ -55,7 +55,7 @@ _IDLE_S = 0.5
 """How long a poll waits for a first message; also how soon a stop is noticed."""
 _NOTHING_MORE_S = 0.001
 """A batch ends when the socket has been silent for so long."""
-_RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0)
+_RETRY_S = (0.25, 0.5, 1.0, 2.0)
 """Waits between offers of a batch to a store that is away."""
 _RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 """Waits between attempts to start on a broker that does not let us."""
@@ -398,29 +398,37 @@ class _Server(listener.BatchNotificationServer):  # type: ignore[misc]
             self.run.broken = error
 
 
-class _DriverLog(logging.Handler):
-    """Listens to what the rabbit driver only logs: why a connection is lost, and what it threw away by itself.
+class _DriverLog(logging.Filter):
+    """Reads what the rabbit driver only logs: why a connection is lost, and what it threw away by itself.
 
-    Records of other threads than the run's are somebody else's. Nothing is printed from here.
+    What has been understood becomes a state with a sentence, or a quarantine entry, and its line (repeated at each
+    attempt, or with a traceback) is not printed. Records of other threads than the run's are somebody else's.
     """
 
     def __init__(self, run: _Run) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._run = run
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for a line that has been understood."""
         try:
-            if record.thread not in self._run.threads:
-                return
+            if record.levelno < logging.WARNING or record.thread not in self._run.threads:
+                return True
             arguments = record.args if isinstance(record.args, dict) else {}
             error = arguments.get("err_str")
             if isinstance(error, BaseException):
-                where = f"{arguments.get('hostname')}:{arguments.get('port')}"
+                where = f"{arguments['hostname']}:{arguments['port']}" if arguments.get("port") else ""
                 self._run.reason = broker.explain(self._run.intake.bus, error, where).sentence
-            elif record.exc_info and "Failed to process message" in record.getMessage():
+                return False
+            if isinstance(record.args, tuple) and str(record.msg).startswith("Connection failed: "):
+                self._run.reason = broker.explain(self._run.intake.bus, OSError(str(record.args[0]))).sentence
+                return False
+            if record.exc_info and "Failed to process message" in str(record.msg):
                 self._run.rejected.append(f"the driver rejected it: {record.exc_info[1]!s:.200}")
+                return False
         except Exception:
-            self.handleError(record)
+            LOG.debug("a line of the driver's could not be understood", exc_info=True)
+        return True
 
 
 # --- one connection's life -------------------------------------------------------------------------------------------
@@ -448,7 +456,7 @@ class _Run:
         """Make and start the server; blocks as long as the broker does not answer. In a thread of its own."""
         self.threads.add(threading.get_ident())
         driver_log = logging.getLogger(_DRIVER_LOG)
-        driver_log.addHandler(self._log)
+        driver_log.addFilter(self._log)
         intake = self.intake
         try:
             server = _Server(
@@ -466,16 +474,17 @@ class _Run:
             self.started = True
         except BaseException as error:
             self.broken = error
+            driver_log.removeFilter(self._log)
         if self.over.is_set():
             self.end(5.0)
 
     def end(self, timeout_s: float) -> bool:
         """Stop, giving what is unacknowledged back. False when it could not be done in time; it then ends by itself."""
         self.over.set()
-        logging.getLogger(_DRIVER_LOG).removeHandler(self._log)
         server = self._server
         if server is None or not self.started:
-            return self._server is None
+            # The driver still tries to connect, and cannot be told to stop; `start` ends this run when it is through.
+            return self.broken is not None or server is None
 
         def stop() -> None:
             try:
@@ -483,6 +492,7 @@ class _Run:
                 server.wait()
             except Exception as error:
                 LOG.debug("stopping the listener: %s", error)
+            logging.getLogger(_DRIVER_LOG).removeFilter(self._log)
 
         stopper = threading.Thread(target=stop, name=f"maintd-intake-{self.intake.bus.name}-end", daemon=True)
         stopper.start()
@@ -495,7 +505,6 @@ class _Run:
         """Look after the connection, then take what has arrived."""
         intake = self.intake
         self.threads.add(threading.get_ident())
-        intake.last_tick = intake.clock.monotonic()
         if self.over.is_set():
             if isinstance(feed, _Polled) and feed.stopping:
                 return feed.take(limit, 0.0)
@@ -627,11 +636,14 @@ class Intake:
 
     def start(self) -> None:
         """Begin; returns at once. While it runs, does nothing; after `stop` or a lost lease, begins anew."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread is not None and self._thread.is_alive() and not self._stop.is_set():
             return
-        self._stop = threading.Event()
+        # An event of its own for each start: a thread that hung when it was told to stop must never start again.
+        stop = self._stop = threading.Event()
         self._paused_at, self._told, self._clean = None, None, True
-        self._thread = threading.Thread(target=self._supervise, name=f"maintd-intake-{self.bus.name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._supervise, args=(stop,), name=f"maintd-intake-{self.bus.name}", daemon=True
+        )
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
@@ -660,9 +672,9 @@ class Intake:
 
     # --- the supervisor's thread
 
-    def _supervise(self) -> None:
+    def _supervise(self, stop: threading.Event) -> None:
         attempt = 0
-        while not self._stop.is_set():
+        while not stop.is_set():
             self.last_tick = self.clock.monotonic()
             try:
                 trouble = broker.check(self.bus)
@@ -671,24 +683,24 @@ class Intake:
                 trouble = broker.Trouble(f"asking the broker failed: {error}.", lasting=False)
             if trouble is not None:
                 self._tell("failed" if trouble.lasting else "connecting", trouble.sentence)
-                self._stop.wait(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
+                stop.wait(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
                 attempt += 1
                 continue
-            if self._stop.is_set():
+            if stop.is_set():
                 break
             began = self.clock.monotonic()
-            if self._one_run():
+            if self._one_run(stop):
                 return
             attempt = 0 if self.clock.monotonic() - began > 60.0 else attempt + 1
-            self._stop.wait(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
+            stop.wait(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
 
-    def _one_run(self) -> bool:
+    def _one_run(self, stop: threading.Event) -> bool:
         """Serve until told to stop (true) or until this server is of no use any more (false)."""
         run = self._run = _Run(self)
         starter = threading.Thread(target=run.start, name=f"maintd-intake-{self.bus.name}-run", daemon=True)
         starter.start()
         looked_at = self.clock.monotonic()
-        while not self._stop.wait(0.1):
+        while not stop.wait(0.1):
             if run.broken is not None:
                 break
             if not run.started:
@@ -704,10 +716,10 @@ class Intake:
         lost = isinstance(run.broken, LeaseLost)
         if lost:
             self._tell("paused", "another maintd holds the fleet lease now.")
-        elif run.broken is not None and not self._stop.is_set():
+        elif run.broken is not None and not stop.is_set():
             self._tell("connecting", broker.explain(self.bus, run.broken).sentence)
         self._clean = run.end(10.0)
-        return self._stop.is_set() or lost
+        return stop.is_set() or lost
 
     def _stuck(self, run: _Run) -> bool:
         """Whether messages wait in our queues, and none comes although the thread is free to take them."""
@@ -717,7 +729,7 @@ class Intake:
         try:
             # Twice, because a message may be between the queue and us at any moment.
             waiting = any(queue_depths(self.bus).values())
-            if not waiting or self._stop.wait(1.0):
+            if not waiting or run.over.wait(1.0):
                 return False
             waiting = any(queue_depths(self.bus).values())
         except Exception:

@@ -297,7 +297,7 @@ def test_stop_is_quick_while_the_driver_hangs(rigs, bus, rabbit, proxy, monkeypa
     assert time.monotonic() - began < 2.5
 
 
-def test_connection_lost_midway(rigs, bus, rabbit, proxy, publisher):
+def test_connection_lost_midway(rigs, bus, rabbit, proxy, publisher, caplog):
     """A cut connection comes back by itself; nothing is lost, and the gap is told."""
     rig = rigs(through(bus, rabbit.url_at(proxy.port))).start()
     rig.until("connected")
@@ -310,10 +310,13 @@ def test_connection_lost_midway(rigs, bus, rabbit, proxy, publisher):
     rig.until("connected")
     assert [state for state, _ in rig.states] == ["connected", "connecting", "connected"]
     assert rig.intake.reconnects == 1
+    assert f"RabbitMQ at 127.0.0.1:{proxy.port} is not reachable" in rig.states[1][1]
+    assert "Traceback" not in caplog.text
+    assert len([record for record in caplog.records if record.levelname != "INFO"]) == 1
 
 
-def test_half_open_connection(rigs, bus, rabbit, proxy, publisher):
-    """A connection that went silent is given up after two heartbeats, and replaced."""
+def test_half_open_connection(rigs, bus, rabbit, proxy, publisher, caplog):
+    """A connection that went silent is given up after two heartbeats, and replaced; `stop` does not wait for it."""
     rig = rigs(through(bus, rabbit.url_at(proxy.port), heartbeat_s=1)).start()
     rig.until("connected")
     proxy.black_hole()
@@ -321,6 +324,11 @@ def test_half_open_connection(rigs, bus, rabbit, proxy, publisher):
     rig.until("connecting", 10)
     proxy.accept()
     wait_until(lambda: rig.store.ids == [sent], 20)
+    assert "Traceback" not in caplog.text
+    proxy.black_hole()
+    began = time.monotonic()
+    rig.intake.stop(0.7)
+    assert time.monotonic() - began < 1.2
 
 
 def test_unacknowledged_messages_come_again(rigs, bus, rabbit, proxy, publisher):
@@ -437,14 +445,15 @@ def test_queue_mismatch_is_a_sentence_and_mends_itself(rigs, bus, rabbit, caplog
 
 
 def test_store_away_nothing_is_acknowledged(rigs, bus, publisher):
-    """While the store is away the same batch is offered again, nothing is acknowledged, and later everything is."""
-    rig = rigs(bus)
+    """While the store is away a batch is offered again and again over a living connection; later all is handled."""
+    rig = rigs(through(bus, bus.transport_url, heartbeat_s=1))
     rig.store.raises = lambda batch: StoreUnavailable("disk full")
     rig.start().until("connected")
     sent = [publisher.notify() for _ in range(400)]
     assert "disk full" in rig.until("paused")
-    wait_until(lambda: rig.store.calls >= 3)
+    wait_until(lambda: rig.store.calls >= 5)  # for nearly four heartbeats
     assert rig.store.calls < 20
+    assert rig.intake.reconnects == 0
     rig.store.raises = lambda batch: None
     wait_until(lambda: len(rig.store.seen) == 400)
     assert rig.store.ids == sent
@@ -512,6 +521,7 @@ def test_blind_after_max_pause(rigs, bus, publisher):
     rig.until("connected")
     assert rig.store.ids == ["second"]  # the last one dropped is how the store was found to be back
     assert rig.intake.last_blind == (1_000.0, 1_907.0, 1)
+    assert rig.intake.reconnects == 0
     third = publisher.notify()
     wait_until(lambda: rig.store.ids == ["second", third])
 
@@ -523,6 +533,7 @@ def test_lost_lease_gives_everything_back(rigs, bus, publisher):
     rig.start().until("connected")
     sent = publisher.notify()
     assert "lease" in rig.until("paused")
+    assert (rig.store.calls, rig.store.aside) == (1, [])
     wait_until(lambda: queue_depths(bus) == {bus.pool: 1})
     wait_until(lambda: not rig.intake._thread.is_alive())
     rig.store.raises = lambda batch: None
