@@ -42,8 +42,9 @@ class OsloBus:
     to share one; then `close` leaves it alone.
     """
 
-    def __init__(self, url: str = "fake://", *, exchange: str = "nova", retry: int | None = None,
-                 transport: Any = None) -> None:
+    def __init__(
+        self, url: str = "fake://", *, exchange: str = "nova", retry: int | None = None, transport: Any = None
+    ) -> None:
         self._own = transport is None
         self._exchange = exchange
         self._retry = retry
@@ -55,8 +56,9 @@ class OsloBus:
 
     def __call__(self, routing_key: str, inner: Json) -> None:
         context = {key.removeprefix("_context_"): value for key, value in inner.items() if key.startswith("_context_")}
-        message = {key: value for key, value in inner.items()
-                   if not key.startswith("_context_") and key != "_unique_id"}
+        message = {
+            key: value for key, value in inner.items() if not key.startswith("_context_") and key != "_unique_id"
+        }
         target = oslo_messaging.Target(topic=routing_key, exchange=self._exchange)
         self.transport._send_notification(target, context, message, version=2.0, retry=self._retry)
 
@@ -67,8 +69,9 @@ class OsloBus:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -95,8 +98,9 @@ class AmqpBus:
 
     def send_body(self, routing_key: str, body: str) -> None:
         """Send a body that is ready, as a benchmark does with what it made before."""
-        self._producer.publish(body, routing_key=routing_key, content_type="application/json", content_encoding="utf-8",
-                               delivery_mode=2)
+        self._producer.publish(
+            body, routing_key=routing_key, content_type="application/json", content_encoding="utf-8", delivery_mode=2
+        )
 
     def close(self) -> None:
         self._connection.release()
@@ -104,8 +108,9 @@ class AmqpBus:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -119,8 +124,9 @@ class Recorder:
 
     def __call__(self, routing_key: str, inner: Json) -> None:
         at = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        self._file.write(json.dumps({"at": at, "kind": "notification", "routing_key": routing_key,
-                                     "body": wire_body(inner)}) + "\n")
+        self._file.write(
+            json.dumps({"at": at, "kind": "notification", "routing_key": routing_key, "body": wire_body(inner)}) + "\n"
+        )
         if self._then is not None:
             self._then(routing_key, inner)
 
@@ -130,8 +136,9 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -174,6 +181,7 @@ class Queued:
 
 def tee(*receivers: Publish) -> Publish:
     """One publisher that hands every message to all of these, in this order."""
+
     def publish(routing_key: str, inner: Json) -> None:
         for receiver in receivers:
             receiver(routing_key, inner)

@@ -91,7 +91,14 @@ def versioned(name: str, version: str, data: Json) -> Json:
 
 
 def inner_message(
-    *, message_id: str, unique_id: str, publisher_id: str, event_type: str, priority: str, payload: Json, at: float,
+    *,
+    message_id: str,
+    unique_id: str,
+    publisher_id: str,
+    event_type: str,
+    priority: str,
+    payload: Json,
+    at: float,
     request: Request,
 ) -> Json:
     """The inner message: what oslo.messaging wraps into `oslo.message`, with the request context beside it."""
@@ -123,36 +130,81 @@ def inner_message(
 
 
 def flavor_payload(flavor: Flavor) -> Json:
-    return versioned("FlavorPayload", "1.4", {
-        "flavorid": flavor.id, "memory_mb": flavor.memory_mb, "vcpus": flavor.vcpus, "root_gb": flavor.disk_gb,
-        "ephemeral_gb": 0, "name": flavor.name, "swap": 0, "rxtx_factor": 1.0, "vcpu_weight": 0, "disabled": False,
-        "is_public": True, "extra_specs": {}, "projects": None, "description": None,
-    })
+    return versioned(
+        "FlavorPayload",
+        "1.4",
+        {
+            "flavorid": flavor.id,
+            "memory_mb": flavor.memory_mb,
+            "vcpus": flavor.vcpus,
+            "root_gb": flavor.disk_gb,
+            "ephemeral_gb": 0,
+            "name": flavor.name,
+            "swap": 0,
+            "rxtx_factor": 1.0,
+            "vcpu_weight": 0,
+            "disabled": False,
+            "is_public": True,
+            "extra_specs": {},
+            "projects": None,
+            "description": None,
+        },
+    )
 
 
 def exception_payload(exception: str, message: str, *, module: str, function: str) -> Json:
     """ExceptionPayload: it names no server, which is why maintd can only take it as a hint."""
-    return versioned("ExceptionPayload", "1.1", {
-        "module_name": module, "function_name": function, "exception": exception, "exception_message": message,
-        "traceback": f"Traceback (most recent call last):\n{exception}: {message}\n",
-    })
+    return versioned(
+        "ExceptionPayload",
+        "1.1",
+        {
+            "module_name": module,
+            "function_name": function,
+            "exception": exception,
+            "exception_message": message,
+            "traceback": f"Traceback (most recent call last):\n{exception}: {message}\n",
+        },
+    )
 
 
 def _instance(copy: Copy, request: Request) -> Json:
     return {
-        "uuid": copy.id, "user_id": copy.user_id, "tenant_id": copy.project_id, "reservation_id": copy.reservation_id,
-        "display_name": copy.name, "display_description": None, "host_name": copy.name, "host": copy.host,
-        "node": copy.node, "os_type": None, "architecture": None, "availability_zone": copy.availability_zone,
-        "flavor": flavor_payload(copy.flavor), "image_uuid": copy.image_id, "key_name": None, "kernel_id": "",
-        "ramdisk_id": "", "created_at": seconds_text(copy.created_at), "launched_at": seconds_text(copy.launched_at),
-        "terminated_at": seconds_text(copy.terminated_at), "deleted_at": seconds_text(copy.deleted_at),
-        "updated_at": seconds_text(copy.updated_at), "state": copy.state, "power_state": copy.power_state,
-        "task_state": copy.task_state, "progress": copy.progress, "ip_addresses": [], "block_devices": [],
-        "metadata": {}, "locked": copy.locked, "auto_disk_config": "MANUAL",
+        "uuid": copy.id,
+        "user_id": copy.user_id,
+        "tenant_id": copy.project_id,
+        "reservation_id": copy.reservation_id,
+        "display_name": copy.name,
+        "display_description": None,
+        "host_name": copy.name,
+        "host": copy.host,
+        "node": copy.node,
+        "os_type": None,
+        "architecture": None,
+        "availability_zone": copy.availability_zone,
+        "flavor": flavor_payload(copy.flavor),
+        "image_uuid": copy.image_id,
+        "key_name": None,
+        "kernel_id": "",
+        "ramdisk_id": "",
+        "created_at": seconds_text(copy.created_at),
+        "launched_at": seconds_text(copy.launched_at),
+        "terminated_at": seconds_text(copy.terminated_at),
+        "deleted_at": seconds_text(copy.deleted_at),
+        "updated_at": seconds_text(copy.updated_at),
+        "state": copy.state,
+        "power_state": copy.power_state,
+        "task_state": copy.task_state,
+        "progress": copy.progress,
+        "ip_addresses": [],
+        "block_devices": [],
+        "metadata": {},
+        "locked": copy.locked,
+        "auto_disk_config": "MANUAL",
         "request_id": None if request.periodic else request.id,
         "action_initiator_user": None if request.periodic else request.user_id,
         "action_initiator_project": None if request.periodic else request.project_id,
-        "locked_reason": None, "shares": None,
+        "locked_reason": None,
+        "shares": None,
     }
 
 
@@ -162,20 +214,34 @@ def instance_action(copy: Copy, request: Request, fault: Json | None = None) -> 
 
 
 def instance_create(copy: Copy, request: Request, fault: Json | None = None) -> Json:
-    return versioned("InstanceCreatePayload", "1.13", {
-        "keypairs": [], "tags": [], "trusted_image_certificates": None, "instance_name": f"instance-{copy.seq:08x}",
-        "fault": fault, **_instance(copy, request),
-    })
+    return versioned(
+        "InstanceCreatePayload",
+        "1.13",
+        {
+            "keypairs": [],
+            "tags": [],
+            "trusted_image_certificates": None,
+            "instance_name": f"instance-{copy.seq:08x}",
+            "fault": fault,
+            **_instance(copy, request),
+        },
+    )
 
 
 def instance_rebuild(copy: Copy, request: Request, fault: Json | None = None) -> Json:
-    return versioned("InstanceActionRebuildPayload", "1.10", {
-        "trusted_image_certificates": None, "fault": fault, **_instance(copy, request)})
+    return versioned(
+        "InstanceActionRebuildPayload",
+        "1.10",
+        {"trusted_image_certificates": None, "fault": fault, **_instance(copy, request)},
+    )
 
 
 def instance_resize_prep(copy: Copy, request: Request, new_flavor: Flavor) -> Json:
-    return versioned("InstanceActionResizePrepPayload", "1.4", {
-        "new_flavor": flavor_payload(new_flavor), "fault": None, **_instance(copy, request)})
+    return versioned(
+        "InstanceActionResizePrepPayload",
+        "1.4",
+        {"new_flavor": flavor_payload(new_flavor), "fault": None, **_instance(copy, request)},
+    )
 
 
 def instance_exists(copy: Copy, request: Request, at: float) -> Json:
@@ -186,42 +252,105 @@ def instance_update(copy: Copy, request: Request, old_state: str, old_task_state
     """InstanceUpdatePayload; `old_display_name` and block devices are always empty here."""
     data = _instance(copy, request)
     data["block_devices"] = None
-    return versioned("InstanceUpdatePayload", "2.1", {
-        "state_update": versioned("InstanceStateUpdatePayload", "1.0", {
-            "old_state": old_state, "state": copy.state,
-            "old_task_state": old_task_state, "new_task_state": copy.task_state}),
-        "audit_period": _audit(at), "old_display_name": None, "tags": [], **data,
-    })
+    return versioned(
+        "InstanceUpdatePayload",
+        "2.1",
+        {
+            "state_update": versioned(
+                "InstanceStateUpdatePayload",
+                "1.0",
+                {
+                    "old_state": old_state,
+                    "state": copy.state,
+                    "old_task_state": old_task_state,
+                    "new_task_state": copy.task_state,
+                },
+            ),
+            "audit_period": _audit(at),
+            "old_display_name": None,
+            "tags": [],
+            **data,
+        },
+    )
 
 
 def _audit(at: float) -> Json:
-    return versioned("AuditPeriodPayload", "1.0", {
-        "audit_period_beginning": time.strftime("%Y-%m-01T00:00:00Z", time.gmtime(at)),
-        "audit_period_ending": seconds_text(at)})
+    return versioned(
+        "AuditPeriodPayload",
+        "1.0",
+        {
+            "audit_period_beginning": time.strftime("%Y-%m-01T00:00:00Z", time.gmtime(at)),
+            "audit_period_ending": seconds_text(at),
+        },
+    )
 
 
 def service_status(
-    *, host: str, binary: str, uuid: str, disabled: bool, disabled_reason: str | None, forced_down: bool,
-    last_seen_up: float | None, report_count: int,
+    *,
+    host: str,
+    binary: str,
+    uuid: str,
+    disabled: bool,
+    disabled_reason: str | None,
+    forced_down: bool,
+    last_seen_up: float | None,
+    report_count: int,
 ) -> Json:
-    return versioned("ServiceStatusPayload", "1.1", {
-        "host": host, "binary": binary, "topic": binary.removeprefix("nova-"), "report_count": report_count,
-        "disabled": disabled, "disabled_reason": disabled_reason, "availability_zone": None,
-        "last_seen_up": seconds_text(last_seen_up), "forced_down": forced_down, "version": 74, "uuid": uuid})
+    return versioned(
+        "ServiceStatusPayload",
+        "1.1",
+        {
+            "host": host,
+            "binary": binary,
+            "topic": binary.removeprefix("nova-"),
+            "report_count": report_count,
+            "disabled": disabled,
+            "disabled_reason": disabled_reason,
+            "availability_zone": None,
+            "last_seen_up": seconds_text(last_seen_up),
+            "forced_down": forced_down,
+            "version": 74,
+            "uuid": uuid,
+        },
+    )
 
 
 def request_spec(copy: Copy, requested_host: str | None) -> Json:
     """RequestSpecPayload. It never names the host that was chosen, only one that was asked for."""
-    destination = None if requested_host is None else versioned(
-        "DestinationPayload", "1.0", {"host": requested_host, "node": None, "aggregates": None})
-    return versioned("RequestSpecPayload", "1.1", {
-        "instance_uuid": copy.id, "project_id": copy.project_id, "user_id": copy.user_id, "availability_zone": None,
-        "flavor": flavor_payload(copy.flavor), "force_hosts": None, "force_nodes": None, "ignore_hosts": None,
-        "instance_group": None, "image": None, "numa_topology": None, "pci_requests": None, "num_instances": 1,
-        "requested_destination": destination, "retry": None, "scheduler_hints": {}, "security_groups": ["default"]})
+    destination = (
+        None
+        if requested_host is None
+        else versioned("DestinationPayload", "1.0", {"host": requested_host, "node": None, "aggregates": None})
+    )
+    return versioned(
+        "RequestSpecPayload",
+        "1.1",
+        {
+            "instance_uuid": copy.id,
+            "project_id": copy.project_id,
+            "user_id": copy.user_id,
+            "availability_zone": None,
+            "flavor": flavor_payload(copy.flavor),
+            "force_hosts": None,
+            "force_nodes": None,
+            "ignore_hosts": None,
+            "instance_group": None,
+            "image": None,
+            "numa_topology": None,
+            "pci_requests": None,
+            "num_instances": 1,
+            "requested_destination": destination,
+            "retry": None,
+            "scheduler_hints": {},
+            "security_groups": ["default"],
+        },
+    )
 
 
 def compute_task(copy: Copy, state: str, reason: Json) -> Json:
     """ComputeTaskPayload: a failure before any compute acted. It has no host and no task state."""
-    return versioned("ComputeTaskPayload", "1.0", {
-        "instance_uuid": copy.id, "request_spec": request_spec(copy, None), "state": state, "reason": reason})
+    return versioned(
+        "ComputeTaskPayload",
+        "1.0",
+        {"instance_uuid": copy.id, "request_spec": request_spec(copy, None), "state": state, "reason": reason},
+    )

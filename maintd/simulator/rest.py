@@ -35,19 +35,96 @@ PAGE = 1000
 COMPUTE_MAX: Version = (2, 104)
 PLACEMENT_MAX: Version = (1, 39)
 POWER = {"pending": 0, "running": 1, "paused": 3, "shutdown": 4, "crashed": 6, "suspended": 7}
-PROGRESS_STATUSES = frozenset({"ACTIVE", "BUILD", "DELETED", "ERROR", "MIGRATING", "REBUILD", "RESIZE", "VERIFY_RESIZE",
-                               "SHUTOFF", "HARD_REBOOT", "PASSWORD", "REBOOT", "UNKNOWN", "REVERT_RESIZE"}) - {
-                                   "DELETED"}
-STATUSES = frozenset({"ACTIVE", "BUILD", "DELETED", "ERROR", "MIGRATING", "PAUSED", "REBUILD", "RESCUE", "RESIZE",
-                      "REVERT_RESIZE", "SHELVED", "SHELVED_OFFLOADED", "SHUTOFF", "SOFT_DELETED", "SUSPENDED",
-                      "VERIFY_RESIZE", "UNKNOWN", "REBOOT", "HARD_REBOOT", "PASSWORD"})
-SERVER_FILTERS = frozenset({
-    "all_tenants", "host", "node", "soft_deleted", "deleted", "status", "vm_state", "task_state", "changes-since",
-    "changes-before", "limit", "marker", "sort_key", "sort_dir", "name", "uuid", "project_id", "tenant_id", "user_id",
-    "flavor", "image", "hostname", "tags", "ip", "availability_zone", "power_state", "locked", "reservation_id"})
-MIGRATION_FILTERS = frozenset({
-    "host", "status", "source_compute", "migration_type", "instance_uuid", "hidden", "limit", "marker",
-    "changes-since", "changes-before", "user_id", "project_id"})
+PROGRESS_STATUSES = frozenset(
+    {
+        "ACTIVE",
+        "BUILD",
+        "DELETED",
+        "ERROR",
+        "MIGRATING",
+        "REBUILD",
+        "RESIZE",
+        "VERIFY_RESIZE",
+        "SHUTOFF",
+        "HARD_REBOOT",
+        "PASSWORD",
+        "REBOOT",
+        "UNKNOWN",
+        "REVERT_RESIZE",
+    }
+) - {"DELETED"}
+STATUSES = frozenset(
+    {
+        "ACTIVE",
+        "BUILD",
+        "DELETED",
+        "ERROR",
+        "MIGRATING",
+        "PAUSED",
+        "REBUILD",
+        "RESCUE",
+        "RESIZE",
+        "REVERT_RESIZE",
+        "SHELVED",
+        "SHELVED_OFFLOADED",
+        "SHUTOFF",
+        "SOFT_DELETED",
+        "SUSPENDED",
+        "VERIFY_RESIZE",
+        "UNKNOWN",
+        "REBOOT",
+        "HARD_REBOOT",
+        "PASSWORD",
+    }
+)
+SERVER_FILTERS = frozenset(
+    {
+        "all_tenants",
+        "host",
+        "node",
+        "soft_deleted",
+        "deleted",
+        "status",
+        "vm_state",
+        "task_state",
+        "changes-since",
+        "changes-before",
+        "limit",
+        "marker",
+        "sort_key",
+        "sort_dir",
+        "name",
+        "uuid",
+        "project_id",
+        "tenant_id",
+        "user_id",
+        "flavor",
+        "image",
+        "hostname",
+        "tags",
+        "ip",
+        "availability_zone",
+        "power_state",
+        "locked",
+        "reservation_id",
+    }
+)
+MIGRATION_FILTERS = frozenset(
+    {
+        "host",
+        "status",
+        "source_compute",
+        "migration_type",
+        "instance_uuid",
+        "hidden",
+        "limit",
+        "marker",
+        "changes-since",
+        "changes-before",
+        "user_id",
+        "project_id",
+    }
+)
 SHOWN_LIVE = ("queued", "preparing", "running", "post-migrating")
 
 
@@ -101,8 +178,11 @@ class Faults:
 
     def match(self, service: str, method: str, target: str) -> Fault | None:
         for fault in list(self.active):
-            if (fnmatch.fnmatch(service, fault.service) and fnmatch.fnmatch(method, fault.method)
-                    and fnmatch.fnmatch(target, fault.path)):
+            if (
+                fnmatch.fnmatch(service, fault.service)
+                and fnmatch.fnmatch(method, fault.method)
+                and fnmatch.fnmatch(target, fault.path)
+            ):
                 if fault.skip > 0:
                     fault.skip -= 1
                     continue
@@ -164,8 +244,9 @@ def _moment(text: str) -> float:
     try:
         at = datetime.fromisoformat(text if len(text) > 4 else f"{text}-01-01")
     except ValueError:
-        raise Refused(400, f"Invalid input for query parameters changes-since. Value: {text}. "
-                           f"'{text}' is not a 'date-time'") from None
+        raise Refused(
+            400, f"Invalid input for query parameters changes-since. Value: {text}. '{text}' is not a 'date-time'"
+        ) from None
     return (at.replace(tzinfo=UTC) if at.tzinfo is None else at).timestamp()
 
 
@@ -186,9 +267,19 @@ def status_of(server: Server) -> str:
         return "REVERT_RESIZE" if task == "resize_reverting" else "VERIFY_RESIZE"
     if state in ("active", "stopped", "error") and task.startswith("rebuild"):
         return "REBUILD"
-    return {"active": "ACTIVE", "building": "BUILD", "stopped": "SHUTOFF", "soft-delete": "SOFT_DELETED",
-            "deleted": "DELETED", "error": "ERROR", "paused": "PAUSED", "suspended": "SUSPENDED",
-            "rescued": "RESCUE", "shelved": "SHELVED", "shelved_offloaded": "SHELVED_OFFLOADED"}.get(state, "UNKNOWN")
+    return {
+        "active": "ACTIVE",
+        "building": "BUILD",
+        "stopped": "SHUTOFF",
+        "soft-delete": "SOFT_DELETED",
+        "deleted": "DELETED",
+        "error": "ERROR",
+        "paused": "PAUSED",
+        "suspended": "SUSPENDED",
+        "rescued": "RESCUE",
+        "shelved": "SHELVED",
+        "shelved_offloaded": "SHELVED_OFFLOADED",
+    }.get(state, "UNKNOWN")
 
 
 class _Cut(Exception):
@@ -210,29 +301,39 @@ class Api:
         self._wall = SystemClock()
         ident = r"([^/?]+)"
         self._compute: list[tuple[str, re.Pattern[str], Handler]] = [
-            (method, re.compile(f"^{pattern}/?$"), handler) for method, pattern, handler in (
-                ("GET", "/servers/detail", self._servers), ("GET", "/servers", self._servers_short),
+            (method, re.compile(f"^{pattern}/?$"), handler)
+            for method, pattern, handler in (
+                ("GET", "/servers/detail", self._servers),
+                ("GET", "/servers", self._servers_short),
                 ("POST", "/servers", self._create),
-                ("GET", f"/servers/{ident}", self._server), ("DELETE", f"/servers/{ident}", self._delete),
+                ("GET", f"/servers/{ident}", self._server),
+                ("DELETE", f"/servers/{ident}", self._delete),
                 ("POST", f"/servers/{ident}/action", self._action),
                 ("GET", f"/servers/{ident}/migrations", self._server_migrations),
                 ("GET", f"/servers/{ident}/migrations/{ident}", self._server_migration),
                 ("DELETE", f"/servers/{ident}/migrations/{ident}", self._abort),
                 ("POST", f"/servers/{ident}/migrations/{ident}/action", self._force),
                 ("GET", "/os-migrations", self._migrations),
-                ("GET", "/os-services", self._services), ("PUT", f"/os-services/{ident}", self._service_put),
+                ("GET", "/os-services", self._services),
+                ("PUT", f"/os-services/{ident}", self._service_put),
                 ("DELETE", f"/os-services/{ident}", self._service_delete),
                 ("GET", "/os-hypervisors/detail", self._hypervisors_detail),
                 ("GET", "/os-hypervisors", self._hypervisors),
                 ("GET", f"/os-hypervisors/{ident}", self._hypervisor),
-                ("GET", "/flavors/detail", self._flavors), ("GET", "/flavors", self._flavors))]
+                ("GET", "/flavors/detail", self._flavors),
+                ("GET", "/flavors", self._flavors),
+            )
+        ]
         self._placement: list[tuple[str, re.Pattern[str], Handler]] = [
-            (method, re.compile(f"^{pattern}/?$"), handler) for method, pattern, handler in (
+            (method, re.compile(f"^{pattern}/?$"), handler)
+            for method, pattern, handler in (
                 ("GET", "/resource_providers", self._providers),
                 ("GET", f"/resource_providers/{ident}", self._provider_show),
                 ("GET", f"/resource_providers/{ident}/allocations", self._allocations),
                 ("GET", f"/resource_providers/{ident}/traits", self._traits),
-                ("GET", f"/allocations/{ident}", self._consumer))]
+                ("GET", f"/allocations/{ident}", self._consumer),
+            )
+        ]
 
     def expire_tokens(self) -> None:
         """Every token given out so far is refused from now on."""
@@ -268,8 +369,17 @@ class Api:
             return _half(text)
         return [text]
 
-    def _serve(self, service: str, method: str, path: str, query_text: str, raw: bytes, environ: dict[str, Any],
-               base: str, headers: list[tuple[str, str]]) -> Answer:
+    def _serve(
+        self,
+        service: str,
+        method: str,
+        path: str,
+        query_text: str,
+        raw: bytes,
+        environ: dict[str, Any],
+        base: str,
+        headers: list[tuple[str, str]],
+    ) -> Answer:
         try:
             body = json.loads(raw) if raw else None
         except ValueError:
@@ -288,17 +398,26 @@ class Api:
         if self._open or environ.get("HTTP_X_AUTH_TOKEN") in self._tokens:
             return None
         headers.append(("WWW-Authenticate", f'Keystone uri="{base}/identity"'))
-        return 401, {"error": {"code": 401, "title": "Unauthorized",
-                               "message": "The request you have made requires authentication."}}
+        return 401, {
+            "error": {
+                "code": 401,
+                "title": "Unauthorized",
+                "message": "The request you have made requires authentication.",
+            }
+        }
 
     # Keystone
 
-    def _identity(self, method: str, path: str, body: Any, environ: dict[str, Any], base: str,
-                  headers: list[tuple[str, str]]) -> Answer:
-        version = {"id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z",
-                   "links": [{"rel": "self", "href": f"{base}/identity/v3/"}],
-                   "media-types": [{"base": "application/json",
-                                    "type": "application/vnd.openstack.identity-v3+json"}]}
+    def _identity(
+        self, method: str, path: str, body: Any, environ: dict[str, Any], base: str, headers: list[tuple[str, str]]
+    ) -> Answer:
+        version = {
+            "id": "v3.14",
+            "status": "stable",
+            "updated": "2020-04-07T00:00:00Z",
+            "links": [{"rel": "self", "href": f"{base}/identity/v3/"}],
+            "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
+        }
         if path in ("/", ""):
             return 300, {"versions": {"values": [version]}}
         if path in ("/v3", "/v3/"):
@@ -318,32 +437,78 @@ class Api:
         urls = {"compute": f"{base}/compute/v2.1", "placement": f"{base}/placement", "identity": f"{base}/identity/v3"}
         names = {"compute": "nova", "placement": "placement", "identity": "keystone"}
         return {
-            "methods": ["password"], "is_domain": False, "audit_ids": ["simulator"],
-            "issued_at": _text(at) and f"{_text(at)}Z", "expires_at": f"{_text(at + 86400)}Z",
-            "user": {"id": self.cloud.admin_user, "name": "admin", "domain": {"id": "default", "name": "Default"},
-                     "password_expires_at": None},
-            "project": {"id": self.cloud.admin_project, "name": "admin",
-                        "domain": {"id": "default", "name": "Default"}},
-            "roles": [{"id": uuid.uuid5(uuid.NAMESPACE_URL, name).hex, "name": name}
-                      for name in ("admin", "manager", "member", "reader")],
-            "catalog": [{"id": uuid.uuid5(uuid.NAMESPACE_URL, kind).hex, "type": kind, "name": names[kind],
-                         "endpoints": [{"id": uuid.uuid5(uuid.NAMESPACE_URL, kind + side).hex, "interface": side,
-                                        "region": "RegionOne", "region_id": "RegionOne", "url": url}
-                                       for side in ("public", "internal", "admin")]} for kind, url in urls.items()],
+            "methods": ["password"],
+            "is_domain": False,
+            "audit_ids": ["simulator"],
+            "issued_at": _text(at) and f"{_text(at)}Z",
+            "expires_at": f"{_text(at + 86400)}Z",
+            "user": {
+                "id": self.cloud.admin_user,
+                "name": "admin",
+                "domain": {"id": "default", "name": "Default"},
+                "password_expires_at": None,
+            },
+            "project": {
+                "id": self.cloud.admin_project,
+                "name": "admin",
+                "domain": {"id": "default", "name": "Default"},
+            },
+            "roles": [
+                {"id": uuid.uuid5(uuid.NAMESPACE_URL, name).hex, "name": name}
+                for name in ("admin", "manager", "member", "reader")
+            ],
+            "catalog": [
+                {
+                    "id": uuid.uuid5(uuid.NAMESPACE_URL, kind).hex,
+                    "type": kind,
+                    "name": names[kind],
+                    "endpoints": [
+                        {
+                            "id": uuid.uuid5(uuid.NAMESPACE_URL, kind + side).hex,
+                            "interface": side,
+                            "region": "RegionOne",
+                            "region_id": "RegionOne",
+                            "url": url,
+                        }
+                        for side in ("public", "internal", "admin")
+                    ],
+                }
+                for kind, url in urls.items()
+            ],
         }
 
     # Nova: the way in
 
-    def _compute_call(self, method: str, path: str, query_text: str, body: Any, environ: dict[str, Any], base: str,
-                      headers: list[tuple[str, str]]) -> Answer:
+    def _compute_call(
+        self,
+        method: str,
+        path: str,
+        query_text: str,
+        body: Any,
+        environ: dict[str, Any],
+        base: str,
+        headers: list[tuple[str, str]],
+    ) -> Answer:
         top = ".".join(map(str, self.faults.compute_max))
-        here = {"id": "v2.1", "status": "CURRENT", "version": top, "min_version": "2.1",
-                "updated": "2013-07-23T11:33:21Z", "links": [{"rel": "self", "href": f"{base}/compute/v2.1/"}]}
+        here = {
+            "id": "v2.1",
+            "status": "CURRENT",
+            "version": top,
+            "min_version": "2.1",
+            "updated": "2013-07-23T11:33:21Z",
+            "links": [{"rel": "self", "href": f"{base}/compute/v2.1/"}],
+        }
         if path == "/":
             return 200, {"versions": [here]}
         if path in ("/v2.1", "/v2.1/"):
-            return 200, {"version": {**here, "media-types": [{
-                "base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}]}}
+            return 200, {
+                "version": {
+                    **here,
+                    "media-types": [
+                        {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}
+                    ],
+                }
+            }
         if not path.startswith("/v2.1/"):
             return 404, {"itemNotFound": {"code": 404, "message": "The resource could not be found."}}
         refused = self._unauthorised(environ, base, headers)
@@ -353,14 +518,30 @@ class Api:
         if asked is None:
             text = environ.get("HTTP_OPENSTACK_API_VERSION") or environ.get("HTTP_X_OPENSTACK_NOVA_API_VERSION")
             number = str(text).split()[-1]
-            return 406, {"computeFault": {"code": 406, "message": f"Version {number} is not supported by the API. "
-                                                                  f"Minimum is 2.1 and maximum is {top}."}}
+            return 406, {
+                "computeFault": {
+                    "code": 406,
+                    "message": f"Version {number} is not supported by the API. Minimum is 2.1 and maximum is {top}.",
+                }
+            }
         number = f"{asked[0]}.{asked[1]}"
-        headers += [("OpenStack-API-Version", f"compute {number}"), ("X-OpenStack-Nova-API-Version", number),
-                    ("Vary", "OpenStack-API-Version"), ("Vary", "X-OpenStack-Nova-API-Version")]
+        headers += [
+            ("OpenStack-API-Version", f"compute {number}"),
+            ("X-OpenStack-Nova-API-Version", number),
+            ("Vary", "OpenStack-API-Version"),
+            ("Vary", "X-OpenStack-Nova-API-Version"),
+        ]
         headers.append(("x-compute-request-id", headers[0][1]))
-        call = _Call(method, path, parse_qsl(query_text, keep_blank_values=True), body, asked, f"{base}/compute",
-                     Request(headers[0][1], self.cloud.admin_user, self.cloud.admin_project), headers)
+        call = _Call(
+            method,
+            path,
+            parse_qsl(query_text, keep_blank_values=True),
+            body,
+            asked,
+            f"{base}/compute",
+            Request(headers[0][1], self.cloud.admin_user, self.cloud.admin_project),
+            headers,
+        )
         try:
             with self.cloud.lock:
                 return self._dispatch(self._compute, call, path.removeprefix("/v2.1"))
@@ -388,8 +569,9 @@ class Api:
         if text is None:
             return self.faults.max_limit
         if not text.isdigit():
-            raise Refused(400, f"Invalid input for query parameters limit. Value: {text}. '{text}' does not match "
-                               "'^[0-9]*$'")
+            raise Refused(
+                400, f"Invalid input for query parameters limit. Value: {text}. '{text}' does not match '^[0-9]*$'"
+            )
         return min(int(text), self.faults.max_limit)
 
     # Nova: servers
@@ -439,8 +621,12 @@ class Api:
                 continue
             if row.host is not None and row.host in cloud.hosts and cloud.hosts[row.host].in_down_cell:
                 continue
-            if not everyone and row.project_id != cloud.admin_project or project is not None and (
-                    row.project_id != project):
+            if (
+                not everyone
+                and row.project_id != cloud.admin_project
+                or project is not None
+                and (row.project_id != project)
+            ):
                 continue
             if statuses and status_of(row) not in statuses:
                 continue
@@ -448,8 +634,10 @@ class Api:
                 continue
             if node is not None and re.search(node, cloud.node_of(row.host) or "") is None:
                 continue
-            if any(call.one(key) not in (None, value) for key, value in (
-                    ("uuid", row.id), ("vm_state", row.state), ("task_state", row.task_state or ""))):
+            if any(
+                call.one(key) not in (None, value)
+                for key, value in (("uuid", row.id), ("vm_state", row.state), ("task_state", row.task_state or ""))
+            ):
                 continue
             yield row
 
@@ -475,24 +663,46 @@ class Api:
         return answer
 
     def _links(self, call: _Call, kind: str, ident: str) -> list[Json]:
-        return [{"rel": "self", "href": f"{call.base}/v2.1/{kind}/{ident}"},
-                {"rel": "bookmark", "href": f"{call.base}/{kind}/{ident}"}]
+        return [
+            {"rel": "self", "href": f"{call.base}/v2.1/{kind}/{ident}"},
+            {"rel": "bookmark", "href": f"{call.base}/{kind}/{ident}"},
+        ]
 
     def _server_body(self, call: _Call, row: Server) -> Json:
         cloud, version = self.cloud, call.version
         status = status_of(row)
-        flavor: Json = {"id": row.flavor.id, "links": [
-            {"rel": "bookmark", "href": f"{call.base}/flavors/{row.flavor.id}"}]}
+        flavor: Json = {
+            "id": row.flavor.id,
+            "links": [{"rel": "bookmark", "href": f"{call.base}/flavors/{row.flavor.id}"}],
+        }
         if version >= (2, 47):
-            flavor = {"vcpus": row.flavor.vcpus, "ram": row.flavor.memory_mb, "disk": row.flavor.disk_gb,
-                      "ephemeral": 0, "swap": 0, "original_name": row.flavor.name, "extra_specs": {}}
+            flavor = {
+                "vcpus": row.flavor.vcpus,
+                "ram": row.flavor.memory_mb,
+                "disk": row.flavor.disk_gb,
+                "ephemeral": 0,
+                "swap": 0,
+                "original_name": row.flavor.name,
+                "extra_specs": {},
+            }
         body: Json = {
-            "accessIPv4": "", "accessIPv6": "", "addresses": {}, "created": seconds_text(row.created_at),
-            "flavor": flavor, "hostId": cloud.host_id(row.project_id, row.host), "id": row.id,
-            "image": {"id": cloud.image_id, "links": [
-                {"rel": "bookmark", "href": f"{call.base}/images/{cloud.image_id}"}]},
-            "links": self._links(call, "servers", row.id), "metadata": {}, "name": row.name, "status": status,
-            "tenant_id": row.project_id, "user_id": row.user_id,
+            "accessIPv4": "",
+            "accessIPv6": "",
+            "addresses": {},
+            "created": seconds_text(row.created_at),
+            "flavor": flavor,
+            "hostId": cloud.host_id(row.project_id, row.host),
+            "id": row.id,
+            "image": {
+                "id": cloud.image_id,
+                "links": [{"rel": "bookmark", "href": f"{call.base}/images/{cloud.image_id}"}],
+            },
+            "links": self._links(call, "servers", row.id),
+            "metadata": {},
+            "name": row.name,
+            "status": status,
+            "tenant_id": row.project_id,
+            "user_id": row.user_id,
             "updated": seconds_text(row.updated_at if row.updated_at is not None else cloud.now()),
             "OS-DCF:diskConfig": "MANUAL",
         }
@@ -500,20 +710,33 @@ class Api:
             body["progress"] = row.progress
         body |= {
             "OS-EXT-AZ:availability_zone": row.availability_zone or "" if row.host is not None else "",
-            "config_drive": "", "key_name": None, "OS-SRV-USG:launched_at": _text(row.launched_at),
+            "config_drive": "",
+            "key_name": None,
+            "OS-SRV-USG:launched_at": _text(row.launched_at),
             "OS-SRV-USG:terminated_at": _text(row.terminated_at),
         }
         if not self.faults.hide_host_fields:
-            body |= {"OS-EXT-SRV-ATTR:host": row.host,
-                     "OS-EXT-SRV-ATTR:instance_name": f"instance-{row.seq:08x}",
-                     "OS-EXT-SRV-ATTR:hypervisor_hostname": cloud.node_of(row.host)}
+            body |= {
+                "OS-EXT-SRV-ATTR:host": row.host,
+                "OS-EXT-SRV-ATTR:instance_name": f"instance-{row.seq:08x}",
+                "OS-EXT-SRV-ATTR:hypervisor_hostname": cloud.node_of(row.host),
+            }
             if version >= (2, 3):
-                body |= {"OS-EXT-SRV-ATTR:hostname": row.name, "OS-EXT-SRV-ATTR:kernel_id": "",
-                         "OS-EXT-SRV-ATTR:launch_index": 0, "OS-EXT-SRV-ATTR:ramdisk_id": "",
-                         "OS-EXT-SRV-ATTR:reservation_id": f"r-{row.id[:8]}",
-                         "OS-EXT-SRV-ATTR:root_device_name": "/dev/sda", "OS-EXT-SRV-ATTR:user_data": None}
-        body |= {"OS-EXT-STS:task_state": row.task_state, "OS-EXT-STS:vm_state": row.state,
-                 "OS-EXT-STS:power_state": POWER.get(row.power_state, 0), "os-extended-volumes:volumes_attached": []}
+                body |= {
+                    "OS-EXT-SRV-ATTR:hostname": row.name,
+                    "OS-EXT-SRV-ATTR:kernel_id": "",
+                    "OS-EXT-SRV-ATTR:launch_index": 0,
+                    "OS-EXT-SRV-ATTR:ramdisk_id": "",
+                    "OS-EXT-SRV-ATTR:reservation_id": f"r-{row.id[:8]}",
+                    "OS-EXT-SRV-ATTR:root_device_name": "/dev/sda",
+                    "OS-EXT-SRV-ATTR:user_data": None,
+                }
+        body |= {
+            "OS-EXT-STS:task_state": row.task_state,
+            "OS-EXT-STS:vm_state": row.state,
+            "OS-EXT-STS:power_state": POWER.get(row.power_state, 0),
+            "os-extended-volumes:volumes_attached": [],
+        }
         if row.state == "error":
             body["fault"] = {"code": 500, "created": body["updated"], "message": "told to fail"}
         if version >= (2, 9):
@@ -547,8 +770,15 @@ class Api:
         if row.host is not None and self.cloud.hosts[row.host].in_down_cell:
             if call.version < (2, 69):
                 raise Refused(500, "Unexpected API Error. The cell of this instance cannot be reached.")
-            return 200, {"server": {"id": row.id, "created": seconds_text(row.created_at), "status": "UNKNOWN",
-                                    "tenant_id": row.project_id, "links": self._links(call, "servers", row.id)}}
+            return 200, {
+                "server": {
+                    "id": row.id,
+                    "created": seconds_text(row.created_at),
+                    "status": "UNKNOWN",
+                    "tenant_id": row.project_id,
+                    "links": self._links(call, "servers", row.id),
+                }
+            }
         body = self._server_body(call, row)
         if call.version >= (2, 71):
             body["server_groups"] = []
@@ -563,12 +793,20 @@ class Api:
         count = int(asked.get("max_count") or asked.get("min_count") or 1)
         flavor = str(asked.get("flavorRef", "m1.small")).rsplit("/", 1)[-1]
         name = str(asked.get("name") or "server")
-        servers = [self.cloud.create(name if count == 1 else f"{name}-{n + 1}", flavor=flavor, host=host,
-                                     request=call.request) for n in range(count)]
+        servers = [
+            self.cloud.create(name if count == 1 else f"{name}-{n + 1}", flavor=flavor, host=host, request=call.request)
+            for n in range(count)
+        ]
         call.headers.append(("location", f"{call.base}/v2.1/servers/{servers[0].id}"))
-        return 202, {"server": {"id": servers[0].id, "links": self._links(call, "servers", servers[0].id),
-                                "OS-DCF:diskConfig": "MANUAL", "security_groups": [{"name": "default"}],
-                                "adminPass": "simulator"}}
+        return 202, {
+            "server": {
+                "id": servers[0].id,
+                "links": self._links(call, "servers", servers[0].id),
+                "OS-DCF:diskConfig": "MANUAL",
+                "security_groups": [{"name": "default"}],
+                "adminPass": "simulator",
+            }
+        }
 
     def _delete(self, call: _Call, server_id: str) -> Answer:
         self.cloud.delete(server_id, request=call.request)
@@ -618,12 +856,23 @@ class Api:
 
     def _server_migration_body(self, call: _Call, row: Migration) -> Json:
         body: Json = {
-            "created_at": _text(row.created_at), "dest_compute": row.destination, "dest_host": None,
-            "dest_node": row.destination_node, "disk_processed_bytes": row.disk_processed,
-            "disk_remaining_bytes": row.disk_remaining, "disk_total_bytes": row.disk_total, "id": row.id,
-            "memory_processed_bytes": row.memory_processed, "memory_remaining_bytes": row.memory_remaining,
-            "memory_total_bytes": row.memory_total, "server_uuid": row.server.id, "source_compute": row.source,
-            "source_node": row.source_node, "status": row.status, "updated_at": _text(row.updated_at)}
+            "created_at": _text(row.created_at),
+            "dest_compute": row.destination,
+            "dest_host": None,
+            "dest_node": row.destination_node,
+            "disk_processed_bytes": row.disk_processed,
+            "disk_remaining_bytes": row.disk_remaining,
+            "disk_total_bytes": row.disk_total,
+            "id": row.id,
+            "memory_processed_bytes": row.memory_processed,
+            "memory_remaining_bytes": row.memory_remaining,
+            "memory_total_bytes": row.memory_total,
+            "server_uuid": row.server.id,
+            "source_compute": row.source,
+            "source_node": row.source_node,
+            "status": row.status,
+            "updated_at": _text(row.updated_at),
+        }
         if call.version >= (2, 59):
             body["uuid"] = row.uuid
         if call.version >= (2, 80):
@@ -634,9 +883,13 @@ class Api:
         if call.version < (2, 23):
             raise Refused(404, "The resource could not be found.")
         self.cloud.find_server(server_id)
-        return 200, {"migrations": [
-            self._server_migration_body(call, row) for row in self.cloud.migrations_of.get(server_id, ())
-            if row.kind == "live-migration" and row.status in SHOWN_LIVE]}
+        return 200, {
+            "migrations": [
+                self._server_migration_body(call, row)
+                for row in self.cloud.migrations_of.get(server_id, ())
+                if row.kind == "live-migration" and row.status in SHOWN_LIVE
+            ]
+        }
 
     def _server_migration(self, call: _Call, server_id: str, migration_id: str) -> Answer:
         self.cloud.find_server(server_id)
@@ -651,8 +904,11 @@ class Api:
         number = _number(migration_id)
         row = self.cloud.migrations.get(number)
         if call.version < (2, 65) and row is not None and row.status in ("queued", "preparing"):
-            raise Refused(400, f"Migration {migration_id} state of instance {server_id} is {row.status}. Cannot abort "
-                               "the migration in this state.")
+            raise Refused(
+                400,
+                f"Migration {migration_id} state of instance {server_id} is {row.status}. Cannot abort "
+                "the migration in this state.",
+            )
         self.cloud.abort(server_id, number, call.request)
         return 202, None
 
@@ -682,17 +938,25 @@ class Api:
             at = next((n for n, row in enumerate(rows) if row.uuid == marker), None)
             if at is None:
                 raise Refused(400, f"Marker {marker} could not be found.")
-            rows = rows[at + 1:]
-        limit = self._limit(call) if strict else 10 ** 9
+            rows = rows[at + 1 :]
+        limit = self._limit(call) if strict else 10**9
         found: list[Json] = []
         more = False
         for row in rows:
             ends = [self.cloud.hosts.get(name) for name in (row.source, row.destination) if name is not None]
-            if (host is not None and host not in (row.source, row.destination)
-                    or status is not None and row.status != status
-                    or source is not None and row.source != source or kind is not None and row.kind != kind
-                    or since is not None and (row.updated_at is None or row.updated_at < since)
-                    or any(end is not None and end.in_down_cell for end in ends)):
+            if (
+                host is not None
+                and host not in (row.source, row.destination)
+                or status is not None
+                and row.status != status
+                or source is not None
+                and row.source != source
+                or kind is not None
+                and row.kind != kind
+                or since is not None
+                and (row.updated_at is None or row.updated_at < since)
+                or any(end is not None and end.in_down_cell for end in ends)
+            ):
                 continue
             found.append(self._migration_body(call, row))
             if len(found) >= limit:
@@ -708,11 +972,17 @@ class Api:
         if call.version >= (2, 59):
             body["uuid"] = row.uuid
         shown = not self.faults.hide_host_fields
-        body |= {"source_compute": row.source if shown else None, "dest_compute": row.destination if shown else None,
-                 "source_node": row.source_node if shown else None,
-                 "dest_node": row.destination_node if shown else None, "dest_host": None,
-                 "old_instance_type_id": row.old_flavor.row, "new_instance_type_id": row.new_flavor.row,
-                 "instance_uuid": row.server.id, "status": row.status}
+        body |= {
+            "source_compute": row.source if shown else None,
+            "dest_compute": row.destination if shown else None,
+            "source_node": row.source_node if shown else None,
+            "dest_node": row.destination_node if shown else None,
+            "dest_host": None,
+            "old_instance_type_id": row.old_flavor.row,
+            "new_instance_type_id": row.new_flavor.row,
+            "instance_uuid": row.server.id,
+            "status": row.status,
+        }
         if call.version >= (2, 23):
             body["migration_type"] = row.kind
         if call.version >= (2, 80):
@@ -732,9 +1002,18 @@ class Api:
         found: list[Json] = []
         for number, (name, host_name, ident) in enumerate(self.cloud.control_services, 2):
             if binary in (None, name) and wanted in (None, host_name):
-                found.append({"binary": name, "host": host_name, "id": ident if call.version >= (2, 53) else number,
-                              "zone": "internal", "status": "enabled", "state": "up",
-                              "updated_at": _text(self.cloud.now()), "disabled_reason": None})
+                found.append(
+                    {
+                        "binary": name,
+                        "host": host_name,
+                        "id": ident if call.version >= (2, 53) else number,
+                        "zone": "internal",
+                        "status": "enabled",
+                        "state": "up",
+                        "updated_at": _text(self.cloud.now()),
+                        "disabled_reason": None,
+                    }
+                )
                 if call.version >= (2, 11):
                     found[-1]["forced_down"] = False
         if binary in (None, "nova-compute"):
@@ -755,10 +1034,15 @@ class Api:
     def _service_body(self, call: _Call, host: Host) -> Json:
         seen = self.cloud.last_seen(host)
         body: Json = {
-            "binary": "nova-compute", "host": host.name,
-            "id": host.service_id if call.version >= (2, 53) else host.seq + 3, "zone": host.zone,
-            "status": "disabled" if host.disabled else "enabled", "state": "up" if self.cloud.is_up(host) else "down",
-            "updated_at": _text(max(seen, host.changed_at)), "disabled_reason": host.disabled_reason}
+            "binary": "nova-compute",
+            "host": host.name,
+            "id": host.service_id if call.version >= (2, 53) else host.seq + 3,
+            "zone": host.zone,
+            "status": "disabled" if host.disabled else "enabled",
+            "state": "up" if self.cloud.is_up(host) else "down",
+            "updated_at": _text(max(seen, host.changed_at)),
+            "disabled_reason": host.disabled_reason,
+        }
         if call.version >= (2, 11):
             body["forced_down"] = host.forced_down
         return body
@@ -772,10 +1056,16 @@ class Api:
             if ident == "force-down":
                 host = self.cloud.set_service(name, call.request, forced_down=bool(asked.get("forced_down")))
             else:
-                host = self.cloud.set_service(name, call.request, disabled=ident != "enable",
-                                              reason=asked.get("disabled_reason"))
-            return 200, {"service": {"host": name, "binary": "nova-compute",
-                                     "status": "disabled" if host.disabled else "enabled"}}
+                host = self.cloud.set_service(
+                    name, call.request, disabled=ident != "enable", reason=asked.get("disabled_reason")
+                )
+            return 200, {
+                "service": {
+                    "host": name,
+                    "binary": "nova-compute",
+                    "status": "disabled" if host.disabled else "enabled",
+                }
+            }
         known = self.cloud.hosts_by_service.get(ident)
         if known is None:
             raise Refused(404, f"Service {ident} could not be found.")
@@ -784,8 +1074,13 @@ class Api:
             raise Refused(400, "Must specify 'status' or 'forced_down'")
         if reason is not None and status != "disabled":
             raise Refused(400, "Specifying 'disabled_reason' requires that 'status' is 'disabled'.")
-        self.cloud.set_service(known.name, call.request, disabled=None if status is None else status == "disabled",
-                               reason=reason, forced_down=down)
+        self.cloud.set_service(
+            known.name,
+            call.request,
+            disabled=None if status is None else status == "disabled",
+            reason=reason,
+            forced_down=down,
+        )
         return 200, {"service": self._service_body(call, known)}
 
     def _service_delete(self, call: _Call, ident: str) -> Answer:
@@ -797,25 +1092,48 @@ class Api:
 
     def _hypervisor_body(self, call: _Call, host: Host, *, detail: bool, with_servers: bool) -> Json:
         cloud = self.cloud
-        body: Json = {"id": host.provider.uuid if call.version >= (2, 53) else host.seq,
-                      "hypervisor_hostname": host.node, "state": "up" if cloud.is_up(host) else "down",
-                      "status": "disabled" if host.disabled else "enabled"}
+        body: Json = {
+            "id": host.provider.uuid if call.version >= (2, 53) else host.seq,
+            "hypervisor_hostname": host.node,
+            "state": "up" if cloud.is_up(host) else "down",
+            "status": "disabled" if host.disabled else "enabled",
+        }
         if detail:
-            body |= {"hypervisor_type": "QEMU", "hypervisor_version": 8002002, "host_ip": "127.0.0.1",
-                     "service": {"id": host.service_id if call.version >= (2, 53) else host.seq + 3,
-                                 "host": host.name, "disabled_reason": host.disabled_reason}}
+            body |= {
+                "hypervisor_type": "QEMU",
+                "hypervisor_version": 8002002,
+                "host_ip": "127.0.0.1",
+                "service": {
+                    "id": host.service_id if call.version >= (2, 53) else host.seq + 3,
+                    "host": host.name,
+                    "disabled_reason": host.disabled_reason,
+                },
+            }
             if call.version >= (2, 88):
                 body["uptime"] = None
             else:
                 held: list[Flavor] = list(host.provider.allocations.values())
                 memory, disk = sum(f.memory_mb for f in held) + 512, sum(f.disk_gb for f in held)
-                body |= {"vcpus": 64, "memory_mb": 65536, "local_gb": 2048, "vcpus_used": sum(f.vcpus for f in held),
-                         "memory_mb_used": memory, "local_gb_used": disk, "free_ram_mb": 65536 - memory,
-                         "free_disk_gb": 2048 - disk, "current_workload": 0, "running_vms": len(host.servers),
-                         "disk_available_least": 0,
-                         "cpu_info": {"arch": "x86_64", "model": "Nehalem", "vendor": "Intel",
-                                      "features": ["pge", "clflush"],
-                                      "topology": {"cores": 1, "threads": 1, "sockets": 4}}}
+                body |= {
+                    "vcpus": 64,
+                    "memory_mb": 65536,
+                    "local_gb": 2048,
+                    "vcpus_used": sum(f.vcpus for f in held),
+                    "memory_mb_used": memory,
+                    "local_gb_used": disk,
+                    "free_ram_mb": 65536 - memory,
+                    "free_disk_gb": 2048 - disk,
+                    "current_workload": 0,
+                    "running_vms": len(host.servers),
+                    "disk_available_least": 0,
+                    "cpu_info": {
+                        "arch": "x86_64",
+                        "model": "Nehalem",
+                        "vendor": "Intel",
+                        "features": ["pge", "clflush"],
+                        "topology": {"cores": 1, "threads": 1, "sockets": 4},
+                    },
+                }
         if with_servers and (host.servers or call.version >= (2, 75)):
             body["servers"] = [{"name": f"instance-{row.seq:08x}", "uuid": row.id} for row in host.servers.values()]
         return body
@@ -831,22 +1149,28 @@ class Api:
         rows = [host for host in self.cloud.hosts.values() if not host.in_down_cell]
         if pattern is not None:
             if call.version < (3, 0) and (call.one("limit") or call.one("marker")):
-                raise Refused(400, "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is "
-                                   "not supported.")
+                raise Refused(
+                    400,
+                    "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported.",
+                )
             rows = [host for host in rows if pattern in host.node]
             if not rows:
                 raise Refused(404, f"No hypervisor matching '{pattern}' could be found.")
         paged = call.version >= (2, 33) and pattern is None
-        limit = self._limit(call) if paged else 10 ** 9
+        limit = self._limit(call) if paged else 10**9
         marker = call.one("marker") if paged else None
         if marker is not None:
             at = next((n for n, host in enumerate(rows) if host.provider.uuid == marker), None)
             if at is None:
                 raise Refused(400, f"marker [{marker}] not found")
-            rows = rows[at + 1:]
+            rows = rows[at + 1 :]
         page = rows[:limit]
-        answer: Json = {"hypervisors": [
-            self._hypervisor_body(call, host, detail=detail, with_servers=call.flag("with_servers")) for host in page]}
+        answer: Json = {
+            "hypervisors": [
+                self._hypervisor_body(call, host, detail=detail, with_servers=call.flag("with_servers"))
+                for host in page
+            ]
+        }
         if page and len(page) == limit:
             answer |= self._next(call, "hypervisors", path, page[-1].provider.uuid)
         return 200, answer
@@ -861,38 +1185,91 @@ class Api:
         return 200, {"hypervisor": body}
 
     def _flavors(self, call: _Call) -> Answer:
-        return 200, {"flavors": [
-            {"id": f.id, "name": f.name, "ram": f.memory_mb, "disk": f.disk_gb, "swap": 0, "vcpus": f.vcpus,
-             "OS-FLV-EXT-DATA:ephemeral": 0, "OS-FLV-DISABLED:disabled": False, "os-flavor-access:is_public": True,
-             "rxtx_factor": 1.0, "links": self._links(call, "flavors", f.id), "description": None, "extra_specs": {}}
-            for f in self.cloud.flavors.values()]}
+        return 200, {
+            "flavors": [
+                {
+                    "id": f.id,
+                    "name": f.name,
+                    "ram": f.memory_mb,
+                    "disk": f.disk_gb,
+                    "swap": 0,
+                    "vcpus": f.vcpus,
+                    "OS-FLV-EXT-DATA:ephemeral": 0,
+                    "OS-FLV-DISABLED:disabled": False,
+                    "os-flavor-access:is_public": True,
+                    "rxtx_factor": 1.0,
+                    "links": self._links(call, "flavors", f.id),
+                    "description": None,
+                    "extra_specs": {},
+                }
+                for f in self.cloud.flavors.values()
+            ]
+        }
 
     # Placement
 
-    def _placement_call(self, method: str, path: str, query_text: str, body: Any, environ: dict[str, Any], base: str,
-                        headers: list[tuple[str, str]]) -> Answer:
+    def _placement_call(
+        self,
+        method: str,
+        path: str,
+        query_text: str,
+        body: Any,
+        environ: dict[str, Any],
+        base: str,
+        headers: list[tuple[str, str]],
+    ) -> Answer:
         top = ".".join(map(str, self.faults.placement_max))
         asked = _asked_version(environ, "placement", self.faults.placement_max, (1, 0))
         if asked is None:
             number = str(environ.get("HTTP_OPENSTACK_API_VERSION")).split()[-1]
-            return 406, {"errors": [{"status": 406, "title": "Not Acceptable", "request_id": headers[0][1],
-                                     "detail": f"Invalid microversion: Unacceptable version header: {number}",
-                                     "max_version": top, "min_version": "1.0"}]}
+            return 406, {
+                "errors": [
+                    {
+                        "status": 406,
+                        "title": "Not Acceptable",
+                        "request_id": headers[0][1],
+                        "detail": f"Invalid microversion: Unacceptable version header: {number}",
+                        "max_version": top,
+                        "min_version": "1.0",
+                    }
+                ]
+            }
         headers += [("openstack-api-version", f"placement {asked[0]}.{asked[1]}"), ("vary", "openstack-api-version")]
         if path in ("/", ""):
-            return 200, {"versions": [{"id": "v1.0", "max_version": top, "min_version": "1.0", "status": "CURRENT",
-                                       "links": [{"rel": "self", "href": ""}]}]}
+            return 200, {
+                "versions": [
+                    {
+                        "id": "v1.0",
+                        "max_version": top,
+                        "min_version": "1.0",
+                        "status": "CURRENT",
+                        "links": [{"rel": "self", "href": ""}],
+                    }
+                ]
+            }
         refused = self._unauthorised(environ, base, headers)
         if refused is not None:
             return refused
-        call = _Call(method, path, parse_qsl(query_text, keep_blank_values=True), body, asked, f"{base}/placement",
-                     Request(headers[0][1], self.cloud.admin_user, self.cloud.admin_project), headers)
+        call = _Call(
+            method,
+            path,
+            parse_qsl(query_text, keep_blank_values=True),
+            body,
+            asked,
+            f"{base}/placement",
+            Request(headers[0][1], self.cloud.admin_user, self.cloud.admin_project),
+            headers,
+        )
         try:
             with self.cloud.lock:
                 return self._dispatch(self._placement, call, path)
         except Refused as no:
-            error = {"status": no.status, "title": _REASONS.get(no.status, ""), "detail": str(no),
-                     "request_id": headers[0][1]}
+            error = {
+                "status": no.status,
+                "title": _REASONS.get(no.status, ""),
+                "detail": str(no),
+                "request_id": headers[0][1],
+            }
             if asked >= (1, 23):
                 error["code"] = "placement.undefined_code"
             return no.status, {"errors": [error]}
@@ -906,9 +1283,12 @@ class Api:
         for since, kind in (((1, 1), "aggregates"), ((1, 6), "traits"), ((1, 11), "allocations")):
             if call.version >= since:
                 kinds.append(kind)
-        body: Json = {"uuid": provider.uuid, "name": provider.name, "generation": provider.generation,
-                      "links": [{"rel": "self", "href": base},
-                                *({"rel": kind, "href": f"{base}/{kind}"} for kind in kinds)]}
+        body: Json = {
+            "uuid": provider.uuid,
+            "name": provider.name,
+            "generation": provider.generation,
+            "links": [{"rel": "self", "href": base}, *({"rel": kind, "href": f"{base}/{kind}"} for kind in kinds)],
+        }
         if call.version >= (1, 14):
             body |= {"parent_provider_uuid": provider.parent, "root_provider_uuid": provider.root}
         return body
@@ -917,8 +1297,11 @@ class Api:
         allowed = {"name", "uuid"} | ({"in_tree"} if call.version >= (1, 14) else set())
         unknown = {key for key, _ in call.query} - allowed - {"member_of", "resources", "required"}
         if unknown:
-            raise Refused(400, "Invalid query string parameters: Additional properties are not allowed "
-                               f"('{min(unknown)}' was unexpected)")
+            raise Refused(
+                400,
+                "Invalid query string parameters: Additional properties are not allowed "
+                f"('{min(unknown)}' was unexpected)",
+            )
         name, ident, tree = call.one("name"), call.one("uuid"), call.one("in_tree")
         rows: Iterable[Provider]
         if tree is not None:
@@ -929,8 +1312,11 @@ class Api:
             rows = [] if found is None else [found[1]]
         else:
             rows = (provider for host in self.cloud.hosts.values() for provider in self._tree(host))
-        return 200, {"resource_providers": [self._provider_body(call, row) for row in rows
-                                            if name in (None, row.name) and ident in (None, row.uuid)]}
+        return 200, {
+            "resource_providers": [
+                self._provider_body(call, row) for row in rows if name in (None, row.name) and ident in (None, row.uuid)
+            ]
+        }
 
     def _find_provider(self, ident: str) -> tuple[Host, Provider] | None:
         host = self.cloud.hosts_by_provider.get(ident)
@@ -955,8 +1341,9 @@ class Api:
         provider = self._provider(ident)
         found: Json = {}
         for consumer, flavor in provider.allocations.items():
-            found[consumer] = {"resources": {"DISK_GB": flavor.disk_gb, "MEMORY_MB": flavor.memory_mb,
-                                             "VCPU": flavor.vcpus}}
+            found[consumer] = {
+                "resources": {"DISK_GB": flavor.disk_gb, "MEMORY_MB": flavor.memory_mb, "VCPU": flavor.vcpus}
+            }
             if call.version >= (1, 28):
                 found[consumer]["consumer_generation"] = 1
         return 200, {"allocations": found, "resource_provider_generation": provider.generation}
@@ -968,17 +1355,37 @@ class Api:
         return 200, {"traits": sorted(provider.traits), "resource_provider_generation": provider.generation}
 
     def _consumer(self, call: _Call, ident: str) -> Answer:
-        found = {provider.uuid: {"generation": provider.generation, "resources": {
-            "DISK_GB": flavor.disk_gb, "MEMORY_MB": flavor.memory_mb, "VCPU": flavor.vcpus}}
-            for host in self.cloud.hosts.values() for provider in self._tree(host)
-            if (flavor := provider.allocations.get(ident)) is not None}
+        found = {
+            provider.uuid: {
+                "generation": provider.generation,
+                "resources": {"DISK_GB": flavor.disk_gb, "MEMORY_MB": flavor.memory_mb, "VCPU": flavor.vcpus},
+            }
+            for host in self.cloud.hosts.values()
+            for provider in self._tree(host)
+            if (flavor := provider.allocations.get(ident)) is not None
+        }
         return 200, {"allocations": found}
 
 
-_REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 300: "Multiple Choices",
-            400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-            406: "Not Acceptable", 409: "Conflict", 429: "Too Many Requests", 500: "Internal Server Error",
-            502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}
+_REASONS = {
+    200: "OK",
+    201: "Created",
+    202: "Accepted",
+    204: "No Content",
+    300: "Multiple Choices",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    406: "Not Acceptable",
+    409: "Conflict",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
 
 
 def _half(text: bytes) -> Iterator[bytes]:
@@ -989,7 +1396,8 @@ def _half(text: bytes) -> Iterator[bytes]:
 
 def _fault_body(service: str, status: int) -> Json:
     message = {403: "Policy doesn't allow this request to be performed.", 503: "Service Unavailable"}.get(
-        status, "Unexpected API Error.")
+        status, "Unexpected API Error."
+    )
     if service == "placement":
         return {"errors": [{"status": status, "title": _REASONS.get(status, ""), "detail": message}]}
     if service == "identity":
@@ -1040,11 +1448,19 @@ class _Server(wsgi.Server):
 class RestServer:
     """The `Api` on a real socket; `port` 0 takes a free one."""
 
-    def __init__(self, cloud: Cloud, *, address: str = "127.0.0.1", port: int = 0, threads: int = 10,
-                 serve_without_tokens: bool = False) -> None:
+    def __init__(
+        self,
+        cloud: Cloud,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        threads: int = 10,
+        serve_without_tokens: bool = False,
+    ) -> None:
         self.api = Api(cloud, serve_without_tokens=serve_without_tokens)
-        self._server = _Server((address, port), self.api, numthreads=threads, request_queue_size=64,
-                               server_name="simulator")
+        self._server = _Server(
+            (address, port), self.api, numthreads=threads, request_queue_size=64, server_name="simulator"
+        )
         self._server.shutdown_timeout = 1
         self._thread: threading.Thread | None = None
         self.url = ""
@@ -1077,13 +1493,24 @@ class RestServer:
     def cloud_config(self, auth_type: str = "password") -> Json:
         """What stands under a cloud's name in clouds.yaml, and what `openstack.connect(**...)` takes."""
         common: Json = {"region_name": "RegionOne", "auth_type": auth_type}
-        endpoints = {"compute_endpoint_override": f"{self.url}/compute/v2.1",
-                     "placement_endpoint_override": f"{self.url}/placement",
-                     "identity_endpoint_override": f"{self.url}/identity/v3"}
+        endpoints = {
+            "compute_endpoint_override": f"{self.url}/compute/v2.1",
+            "placement_endpoint_override": f"{self.url}/placement",
+            "identity_endpoint_override": f"{self.url}/identity/v3",
+        }
         if auth_type == "none":
             return {**common, **endpoints}
         if auth_type == "admin_token":
             return {**common, **endpoints, "auth": {"endpoint": self.url, "token": self.api.admin_token}}
-        return {**common, "identity_api_version": "3", "auth": {
-            "auth_url": f"{self.url}/identity/v3", "username": "admin", "password": "simulator",
-            "project_name": "admin", "user_domain_name": "Default", "project_domain_name": "Default"}}
+        return {
+            **common,
+            "identity_api_version": "3",
+            "auth": {
+                "auth_url": f"{self.url}/identity/v3",
+                "username": "admin",
+                "password": "simulator",
+                "project_name": "admin",
+                "user_domain_name": "Default",
+                "project_domain_name": "Default",
+            },
+        }

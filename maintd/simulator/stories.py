@@ -31,6 +31,7 @@ class Story:
 
     def later(self, delay_s: float, text: str, act: Callable[[], None]) -> None:
         """The operator does this so many seconds from now; a refusal by the API is told, not raised."""
+
         def run() -> None:
             said = text
             try:
@@ -55,6 +56,7 @@ class Story:
 
     def watch(self, every_s: float = 0.1) -> None:
         """Look until the story is over, and then note the time."""
+
         def look() -> None:
             if self.is_over():
                 self.acts.append((self.cloud.now(), FREED))
@@ -69,8 +71,16 @@ class Story:
 FREED = "nothing is left on the host"
 
 
-def small_cloud(clock: Clock, publish: Publish | None = None, *, hosts: int = 4, servers: int = 5, seed: int = 1,
-                timing: Timing | None = None, names: tuple[str, ...] = ()) -> Cloud:
+def small_cloud(
+    clock: Clock,
+    publish: Publish | None = None,
+    *,
+    hosts: int = 4,
+    servers: int = 5,
+    seed: int = 1,
+    timing: Timing | None = None,
+    names: tuple[str, ...] = (),
+) -> Cloud:
     """Hosts cmp-01 and on, with so many servers on each, there all along."""
     cloud = Cloud(clock, publish, seed=seed, timing=timing)
     for number in range(1, hosts + 1):
@@ -82,10 +92,22 @@ def small_cloud(clock: Clock, publish: Publish | None = None, *, hosts: int = 4,
     return cloud
 
 
-def drain(clock: Clock, publish: Publish | None = None, *, hosts: int = 4, servers: int = 5, stuck: int | None = 2,
-          stuck_for_s: float = 40.0, live_s: float = 4.0, report_s: float = 1.0, starts_in_s: float = 1.0,
-          reason: str = "maintenance: new memory", seed: int = 1, say: Say | None = None,
-          timing: Timing | None = None) -> Story:
+def drain(
+    clock: Clock,
+    publish: Publish | None = None,
+    *,
+    hosts: int = 4,
+    servers: int = 5,
+    stuck: int | None = 2,
+    stuck_for_s: float = 40.0,
+    live_s: float = 4.0,
+    report_s: float = 1.0,
+    starts_in_s: float = 1.0,
+    reason: str = "maintenance: new memory",
+    seed: int = 1,
+    say: Say | None = None,
+    timing: Timing | None = None,
+) -> Story:
     """Host cmp-01 is closed and everything on it live-migrated; the `stuck`th to run (from 0) hangs for a while.
 
     With one migration at a time per host, those behind the stuck one wait for it. After `stuck_for_s` from its asking
@@ -94,14 +116,16 @@ def drain(clock: Clock, publish: Publish | None = None, *, hosts: int = 4, serve
     cloud = small_cloud(clock, publish, hosts=hosts, servers=servers, seed=seed, timing=timing)
     story = Story(cloud, "cmp-01", list(cloud.hosts["cmp-01"].servers), say=say)
     cloud.knobs.set("live_migration", mode="converge", seconds=live_s, report_s=report_s)
-    story.later(starts_in_s, f'disable compute service cmp-01, reason "{reason}"',
-                lambda: cloud.disable("cmp-01", reason))
+    story.later(
+        starts_in_s, f'disable compute service cmp-01, reason "{reason}"', lambda: cloud.disable("cmp-01", reason)
+    )
     for index, server_id in enumerate(story.servers):
         name = cloud.servers[server_id].name
         at = starts_in_s + 0.5 + 0.3 * index
         if index == stuck:
-            cloud.knobs.set("live_migration", server=server_id, mode="stuck", seconds=live_s, floor=0.4,
-                            report_s=report_s)
+            cloud.knobs.set(
+                "live_migration", server=server_id, mode="stuck", seconds=live_s, floor=0.4, report_s=report_s
+            )
 
             def free(server_id: str = server_id) -> None:
                 cloud.knobs.set("live_migration", server=server_id)
@@ -116,8 +140,17 @@ def drain(clock: Clock, publish: Publish | None = None, *, hosts: int = 4, serve
     return story
 
 
-def cold_drain(clock: Clock, publish: Publish | None = None, *, hosts: int = 4, servers: int = 4, disk_s: float = 2.0,
-               confirm_after_s: float = 20.0, seed: int = 1, say: Say | None = None) -> Story:
+def cold_drain(
+    clock: Clock,
+    publish: Publish | None = None,
+    *,
+    hosts: int = 4,
+    servers: int = 4,
+    disk_s: float = 2.0,
+    confirm_after_s: float = 20.0,
+    seed: int = 1,
+    say: Say | None = None,
+) -> Story:
     """Host cmp-01 is closed and everything cold-migrated; nothing is confirmed until `confirm_after_s`."""
     cloud = small_cloud(clock, publish, hosts=hosts, servers=servers, seed=seed)
     story = Story(cloud, "cmp-01", list(cloud.hosts["cmp-01"].servers), say=say)
@@ -138,8 +171,16 @@ def cold_drain(clock: Clock, publish: Publish | None = None, *, hosts: int = 4, 
     return story
 
 
-def dead_host(clock: Clock, publish: Publish | None = None, *, hosts: int = 4, servers: int = 3,
-              returns_after_s: float | None = 60.0, seed: int = 1, say: Say | None = None) -> Story:
+def dead_host(
+    clock: Clock,
+    publish: Publish | None = None,
+    *,
+    hosts: int = 4,
+    servers: int = 3,
+    returns_after_s: float | None = 60.0,
+    seed: int = 1,
+    say: Say | None = None,
+) -> Story:
     """The compute of cmp-01 dies, is forced down and evacuated; after `returns_after_s` it is back and cleans up."""
     cloud = small_cloud(clock, publish, hosts=hosts, servers=servers, seed=seed)
     story = Story(cloud, "cmp-01", list(cloud.hosts["cmp-01"].servers), say=say)
@@ -151,6 +192,7 @@ def dead_host(clock: Clock, publish: Publish | None = None, *, hosts: int = 4, s
 
     story.later(3.0, "force down and disable cmp-01", close)
     for index, server_id in enumerate(story.servers):
+
         def ask(server_id: str = server_id) -> None:
             cloud.evacuate(server_id)
 
@@ -183,10 +225,15 @@ def random_day(cloud: Cloud, *, seed: int, seconds: float, acts: int, hosts: tup
                 cloud.create(host=host if chance.random() < 0.5 else None)
             else:
                 server = chance.choice(list(cloud.servers.values()))
-                cloud.knobs.set("live_migration", server=server.id, seconds=chance.uniform(1.0, 20.0),
-                                mode=chance.choice(("converge", "converge", "converge", "fail", "error", "diverge")))
-                cloud.call_later(chance.uniform(20.0, 120.0),
-                                 lambda: cloud.knobs.set("live_migration", server=server.id))
+                cloud.knobs.set(
+                    "live_migration",
+                    server=server.id,
+                    seconds=chance.uniform(1.0, 20.0),
+                    mode=chance.choice(("converge", "converge", "converge", "fail", "error", "diverge")),
+                )
+                cloud.call_later(
+                    chance.uniform(20.0, 120.0), lambda: cloud.knobs.set("live_migration", server=server.id)
+                )
                 if kind < 0.53:
                     cloud.live_migrate(server.id)
                 elif kind < 0.65:
@@ -208,8 +255,9 @@ def random_day(cloud: Cloud, *, seed: int, seconds: float, acts: int, hosts: tup
         cloud.call_later(at, act)
 
 
-def notifications(count: int, *, hosts: int = 20, servers_per_host: int = 10, seed: int = 1,
-                  begins_at: float = 1_800_000_000.0) -> Iterator[tuple[str, Json]]:
+def notifications(
+    count: int, *, hosts: int = 20, servers_per_host: int = 10, seed: int = 1, begins_at: float = 1_800_000_000.0
+) -> Iterator[tuple[str, Json]]:
     """So many messages in Nova's mix: random days of a cloud of this size, one after another, as fast as they come."""
     made: list[tuple[str, Json]] = []
     clock = ManualClock(begins_at)

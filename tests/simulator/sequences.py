@@ -30,7 +30,8 @@ def sequences(messages: Iterable[tuple[str, dict[str, Any]]], *, controller: str
             continue
         if event.startswith("service."):
             found.setdefault(f"service {data['host']}", []).append(
-                [event, key.rpartition(".")[2], str(data["disabled"]), str(data["forced_down"])])
+                [event, key.rpartition(".")[2], str(data["disabled"]), str(data["forced_down"])]
+            )
             continue
         if event.startswith("compute_task."):
             name = names.get(data["instance_uuid"], "")
@@ -49,7 +50,16 @@ def sequences(messages: Iterable[tuple[str, dict[str, Any]]], *, controller: str
 
         old = data.get("state_update")
         before = None if old is None else "{old_state}/{old_task_state}".format(**old["nova_object.data"])
-        found.setdefault(name, []).append([
-            event, key.rpartition(".")[2], f"{binary}:{role(machine)}", role(host), data.get("state"),
-            data.get("task_state"), data.get("power_state"), before])
+        found.setdefault(name, []).append(
+            [
+                event,
+                key.rpartition(".")[2],
+                f"{binary}:{role(machine)}",
+                role(host),
+                data.get("state"),
+                data.get("task_state"),
+                data.get("power_state"),
+                before,
+            ]
+        )
     return found

@@ -23,7 +23,6 @@ from tests.simulator.sequences import Told, sequences
 RECORDED = Path(__file__).parent / "recorded"
 
 
-
 def recorded(story: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((RECORDED / f"{story}.json").read_text())
     return result
@@ -232,10 +231,15 @@ def late_build(stage: Stage) -> None:
 
 
 STORIES: list[tuple[str, str, str, Callable[[Stage], None]]] = [
-    ("drain-live", "dl-", "cmp-01", drain_live), ("drain-cold", "dc-", "cmp-01", drain_cold),
-    ("lm-abort", "ab-", "cmp-01", lm_abort), ("lm-fail", "lf-", "cmp-01", lm_fail),
-    ("lm-stuck", "st-", "cmp-01", lm_stuck), ("evacuate", "ev-", "cmp-02", evacuate),
-    ("leave-otherwise", "lo-", "cmp-03", leave_otherwise), ("late-build", "lb-", "cmp-03", late_build)]
+    ("drain-live", "dl-", "cmp-01", drain_live),
+    ("drain-cold", "dc-", "cmp-01", drain_cold),
+    ("lm-abort", "ab-", "cmp-01", lm_abort),
+    ("lm-fail", "lf-", "cmp-01", lm_fail),
+    ("lm-stuck", "st-", "cmp-01", lm_stuck),
+    ("evacuate", "ev-", "cmp-02", evacuate),
+    ("leave-otherwise", "lo-", "cmp-03", leave_otherwise),
+    ("late-build", "lb-", "cmp-03", late_build),
+]
 
 
 def as_lines(told: dict[str, list[Told]]) -> list[str]:

@@ -58,8 +58,12 @@ def listen_to_a_drain(url: str, bus_for: Any, exchange: str = "nova") -> None:
     transport = oslo_messaging.get_notification_transport(conf, url=url)
     endpoint = Endpoint()
     listener = oslo_messaging.get_notification_listener(
-        transport, [oslo_messaging.Target(topic="versioned_notifications", exchange=exchange)], [endpoint],
-        executor="threading", pool="simulator-test")
+        transport,
+        [oslo_messaging.Target(topic="versioned_notifications", exchange=exchange)],
+        [endpoint],
+        executor="threading",
+        pool="simulator-test",
+    )
     listener.start(override_pool_size=1)
     sent: list[Json] = []
     with bus_for(transport) as bus:

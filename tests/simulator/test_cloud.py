@@ -35,6 +35,7 @@ def events(said: list[tuple[str, Json]]) -> list[str]:
 
 def test_the_same_seed_tells_the_same_story() -> None:
     """Two runs give the same bytes, ids included; another seed gives other ids."""
+
     def play(seed: int) -> str:
         def run(publish: Callable[[str, Json], None]) -> None:
             cloud = Cloud(ManualClock(T0), publish, seed=seed)
@@ -145,9 +146,11 @@ def test_deletes_on_a_dead_host_leave_the_guest() -> None:
     cloud.delete(forced, force=True)
     assert said == []
     cloud.delete(plain)
-    assert [(event, inner["publisher_id"]) for event, (_, inner) in zip(events(said), said, strict=True)
-            if "delete" in event] == [("instance.delete.start", "nova-api:ctl-01"),
-                                      ("instance.delete.end", "nova-api:ctl-01")]
+    assert [
+        (event, inner["publisher_id"])
+        for event, (_, inner) in zip(events(said), said, strict=True)
+        if "delete" in event
+    ] == [("instance.delete.start", "nova-api:ctl-01"), ("instance.delete.end", "nova-api:ctl-01")]
     host = cloud.hosts["cmp-01"]
     assert not host.servers and not host.provider.allocations
     assert cloud.physically_on("cmp-01") == {plain, forced}

@@ -36,8 +36,9 @@ class Http:
     def __init__(self, rest: RestServer) -> None:
         self.rest = rest
 
-    def __call__(self, method: str, path: str, version: str = "2.95", body: Any = None,
-                 headers: dict[str, str] | None = None) -> tuple[int, Any, dict[str, str]]:
+    def __call__(
+        self, method: str, path: str, version: str = "2.95", body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any, dict[str, str]]:
         connection = http.client.HTTPConnection(urlsplit(self.rest.url).netloc, timeout=10)
         service = path.split("/")[1]
         sent = {"X-Auth-Token": self.rest.api.admin_token, "OpenStack-API-Version": f"{service} {version}"}
@@ -92,7 +93,8 @@ def test_openstacksdk_moves_a_server(cloud: Cloud, rest: RestServer) -> None:
     [row] = connection.compute.migrations(server_id=server_id)
     assert row.status == "cancelled" and row.migration_type == "live-migration"
     traits = connection.placement.get(
-        f"/resource_providers/{cloud.hosts['cmp-01'].provider.uuid}/traits", microversion="1.6").json()["traits"]
+        f"/resource_providers/{cloud.hosts['cmp-01'].provider.uuid}/traits", microversion="1.6"
+    ).json()["traits"]
     assert "COMPUTE_STATUS_DISABLED" in traits
 
 
@@ -135,8 +137,10 @@ def test_changes_since_shows_the_deleted_and_hides_the_never_updated(cloud: Clou
     cloud.advance(cloud.now() + 5)
     fresh.updated_at = None
     since = "2000-01-01T00:00:00Z"
-    listed = {row["id"]: row for row in
-              http_.get(f"/compute/v2.1/servers/detail?all_tenants=1&changes-since={since}")["servers"]}
+    listed = {
+        row["id"]: row
+        for row in http_.get(f"/compute/v2.1/servers/detail?all_tenants=1&changes-since={since}")["servers"]
+    }
     assert listed[doomed]["status"] == "DELETED" and listed[doomed]["OS-EXT-SRV-ATTR:host"] == "cmp-01"
     assert fresh.id not in listed
 
@@ -273,9 +277,19 @@ def test_services_go_down_without_heartbeats(cloud: Cloud, http_: Http) -> None:
 
 def test_every_write_an_operator_makes(cloud: Cloud, http_: Http) -> None:
     """Create, stop, shelve, migrate and confirm, resize and revert, delete: accepted, and done in the end."""
-    status, body, headers = http_("POST", "/compute/v2.1/servers", body={"server": {
-        "name": "new", "flavorRef": cloud.flavors["m1.tiny"].id, "imageRef": "x", "networks": "none",
-        "host": "cmp-04"}})
+    status, body, headers = http_(
+        "POST",
+        "/compute/v2.1/servers",
+        body={
+            "server": {
+                "name": "new",
+                "flavorRef": cloud.flavors["m1.tiny"].id,
+                "imageRef": "x",
+                "networks": "none",
+                "host": "cmp-04",
+            }
+        },
+    )
     assert status == 202 and headers["location"].endswith(body["server"]["id"])
     cloud.settle()
     server = cloud.servers[body["server"]["id"]]
@@ -321,8 +335,9 @@ def _differences(real: Any, ours: Any, where: str) -> Iterator[str]:
 SHAPES = json.loads((Path(__file__).parent / "recorded" / "shapes.json").read_text())
 
 
-@pytest.mark.parametrize(("service", "version", "path", "real"), SHAPES,
-                         ids=[f"{row[0]}-{row[1]}-{row[2].split('?')[0]}" for row in SHAPES])
+@pytest.mark.parametrize(
+    ("service", "version", "path", "real"), SHAPES, ids=[f"{row[0]}-{row[1]}-{row[2].split('?')[0]}" for row in SHAPES]
+)
 def test_answers_have_the_shapes_of_a_real_nova(service: str, version: str, path: str, real: Any) -> None:
     """Every key that a real Nova or Placement answers with is there in each microversion, and no other."""
     cloud = Cloud(ManualClock(1_800_000_000.0))
