@@ -134,6 +134,8 @@ class _Feed(Protocol):
         """Keep the connection alive for so long; false when the batch in hand will be delivered again."""
         ...
 
+    def lost(self, bus: BusConfig) -> str: ...
+
     def session(self) -> object | None:
         """What changes when a connection was lost and made again; None while there is none."""
         ...
@@ -178,6 +180,7 @@ class _Direct:
         self._polled = polled
         self._arrived: deque[Any] = deque()
         self._channel: Any = None
+        self._error: BaseException | None = None
 
     def _arrive(self, raw: Any) -> None:
         if raw.channel is not self._channel:
@@ -200,7 +203,7 @@ class _Direct:
                 pass
             except Exception as error:
                 # The next `consume` meets the same broken connection, inside the driver's own care.
-                LOG.debug("reading on was interrupted: %s", error)
+                self._error = error
         if arrived and arrived[0].channel is not self._connection.channel:
             arrived.clear()
         return [arrived.popleft() for _ in range(min(limit, len(arrived)))]
@@ -231,7 +234,8 @@ class _Direct:
         try:
             last.channel.basic_ack(last.delivery_tag, multiple=True)
         except Exception as error:
-            LOG.info("%d messages could not be acknowledged and will come again: %s", len(batch), error)
+            LOG.debug("%d messages could not be acknowledged and will come again: %s", len(batch), error)
+            self._error = error
 
     def breathe(self, seconds: float) -> bool:
         channel = self._connection.channel
@@ -248,6 +252,14 @@ class _Direct:
             return None
         channel: object | None = self._connection.channel
         return channel
+
+    def lost(self, bus: BusConfig) -> str:
+        """Why the connection was lost, if it showed here first and not in the driver."""
+        error, self._error = self._error, None
+        if error is None:
+            return ""
+        kombu_connection = self._connection.connection
+        return broker.explain(bus, error, f"{kombu_connection.hostname}:{kombu_connection.port}").sentence
 
     def stop(self) -> None:
         """Nothing to do: `take` returns soon by itself."""
@@ -320,6 +332,9 @@ class _Polled:
         # No way in without taking messages; the driver notices a lost connection at the next poll.
         threading.Event().wait(seconds)
         return True
+
+    def lost(self, bus: BusConfig) -> str:
+        return ""
 
     def session(self) -> object | None:
         return self
@@ -529,7 +544,8 @@ class _Run:
             return
         intake = self.intake
         if self._session is not None:
-            intake._tell("connecting", self.reason or "the connection was lost.")
+            why = self.reason or feed.lost(intake.bus) or "the connection to RabbitMQ was lost."
+            intake._tell("connecting", why)
         self._session = session
         if session is not None:
             intake._connected()
