@@ -62,20 +62,15 @@ def _slice(asked: Asked, name: str) -> HostSlice:
 
 def _detail(asked: Asked, found: HostSlice) -> dict[str, Any]:
     one, finding = found.host, found.host.finding
-    held = dataclasses.replace(
-        found,
-        servers=tuple(s for s in found.servers if s.deleted_at is None),
-        migrations=tuple(m for m in found.migrations if m.open),
-        residue=tuple(r for r in found.residue if r.cleared_at is None),
-    )
+    held = dataclasses.replace(found, migrations=tuple(m for m in found.migrations if m.open))
     reasons = blockers(held, one, asked.web.policy, asked.web.clock.now())
     return {
         **host_shape(one),
         "blockers": wire(reasons),
         "warnings": [] if finding is None else wire(finding.warnings),
         "proof": [] if finding is None else wire(finding.proof),
-        "residue": [residue_shape(r) for r in held.residue],
-        "servers": [server_shape(s) for s in held.servers],
+        "residue": [residue_shape(r) for r in found.residue],
+        "servers": [server_shape(s) for s in found.servers],
         "migrations": [migration_shape(m) for m in found.migrations],
         "drain": None if found.drain is None else drain_shape(found.drain),
     }

@@ -63,6 +63,15 @@ def test_a_bare_noun_lists(served: Served, run, noun: str) -> None:
     assert len(answer[noun]) == len(table.splitlines()) - 1
 
 
+def test_options_of_the_noun_hold_for_its_verb(served: Served, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--api is taken before the verb and after it, and wins over MAINTD_API."""
+    monkeypatch.setenv("MAINTD_API", "http://127.0.0.1:9")
+
+    assert 6 == run("hosts", "list")[0]
+    assert 0 == run("hosts", "--api", served.url, "list")[0]
+    assert 0 == run("hosts", "list", "--api", served.url)[0]
+
+
 @pytest.mark.parametrize("noun", [*LISTS, "events"])
 def test_nothing_is_said_in_a_sentence(served: Served, run, noun: str) -> None:
     """An empty list is a sentence for people, and an empty list for scripts."""

@@ -141,8 +141,8 @@ def test_sight_lost_for_long_ends_it(served: Served) -> None:
     def cloud(ok: bool) -> Callable[[], None]:
         return lambda: served.status.update(cloud={**CLOUD, "ok": ok, "last_error": "HTTP 503"})
 
-    hours = Hours(served, {5.0: cloud(False), 40.0: cloud(True), 90.0: lambda: served.put(empty("cmp-1"))})
-    assert 0 == hours.wait("cmp-1")
+    gaps = {5.0: cloud(False), 40.0: cloud(True), 50.0: cloud(False), 90.0: cloud(True)}
+    assert 0 == Hours(served, {**gaps, 95.0: lambda: served.put(empty("cmp-1"))}).wait("cmp-1")
     served.put(occupied("cmp-1", "moving"))
     hours = Hours(served, {5.0: cloud(False)})
     assert 5 == hours.wait("cmp-1")
@@ -171,7 +171,8 @@ def test_a_restarted_daemon_is_waited_for(served: Served) -> None:
         served.put(empty("cmp-1"))
         served.serve(port)
 
-    assert 0 == Hours(served, {5.0: stop, 5.0 + PATIENCE_S - 4: back}).wait("cmp-1")
+    restarts = {5.0: stop, 25.0: lambda: served.serve(port), 30.0: stop, 50.0: back}
+    assert 0 == Hours(served, restarts).wait("cmp-1")
     served.put(occupied("cmp-1", "moving"))
     hours = Hours(served, {5.0: stop})
     assert 6 == hours.wait("cmp-1")
