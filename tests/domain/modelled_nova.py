@@ -26,10 +26,10 @@ from maintd.domain.observations import (
     PassBegun,
     PassRead,
     Read,
-    ServersListed,
     ServerSeen,
-    ServicesListed,
+    ServersListed,
     ServiceSeen,
+    ServicesListed,
     TimerDue,
 )
 from maintd.domain.reducer import reduce
@@ -470,8 +470,19 @@ class Nova:
     def seen_rows(self, host: str | None, asked_at: float) -> tuple[MigrationSeen, ...]:
         return tuple(
             MigrationSeen(
-                self.now, API, row.server, row.id, row.uuid, row.kind, row.status, row.source, row.destination, "p1",
-                row.created_at, row.updated_at, asked_at,
+                self.now,
+                API,
+                row.server,
+                row.id,
+                row.uuid,
+                row.kind,
+                row.status,
+                row.source,
+                row.destination,
+                "p1",
+                row.created_at,
+                row.updated_at,
+                asked_at,
             )  # fmt: skip
             for row in self.rows
             if not row.gone and (host is None or host in (row.source, row.destination))
@@ -507,6 +518,7 @@ class Run:
         self.order = count()
         self.handled: set[str] = set()
         self.emptied = 0
+        self.looking_at: float | None = None
 
     def at(self, delay_s: float, what: str, value: object = None) -> None:
         heapq.heappush(self.queue, (self.nova.now + delay_s, next(self.order), what, value))
@@ -564,7 +576,8 @@ class Run:
         if rng.random() < 0.3:
             nova.add_server("h2")
         self.baseline()
-        end = nova.now + seconds
+        self.acts_until = nova.now + seconds
+        end = nova.now + seconds + 200.0
         for _ in range(rng.randint(3, 9)):
             self.at(rng.uniform(0, seconds * 0.6), "act")
         self.at(rng.uniform(0, 20), "close", "h1")
@@ -587,11 +600,30 @@ class Run:
 
                 self.fleet.put(replace(held, verify_at=None, begun_at=nova.now, pass_number=held.pass_number + 1))
             wanted = self.fleet.next_verify_at()
-            if wanted is not None:
+            if wanted is not None and wanted != self.looking_at:
+                self.looking_at = wanted
                 self.at(max(0.0, wanted - nova.now), "look")
         return self.events
 
     # -- what happens -------------------------------------------------------------------------------------------------
+
+    def missed(self) -> list[str]:
+        """Hosts that are closed and really empty, with nothing in the way, and were not found so."""
+        out = []
+        for name, h in self.nova.hosts.items():
+            known = self.fleet.host(name)
+            closed_long = (h.disabled or h.forced_down) and self.nova.now - h.flipped_at > 150
+            if not closed_long or self.nova.occupied(name) or self.nova.held[name] or known is None:
+                continue
+            if any(row.status == "finished" and row.source == name and not row.gone for row in self.nova.rows):
+                continue
+            if any(s.busy for s in self.nova.servers.values()) or self.fleet.residue_on(name):
+                continue
+            if h.disabled and h.up and not h.trait:
+                continue
+            if not known.emptied:
+                out.append(name)
+        return out
 
     def do_look(self, _: object) -> None:
         return
@@ -652,6 +684,8 @@ class Run:
 
     def do_act(self, _: object) -> None:
         nova, rng = self.nova, self.rng
+        if nova.now > self.acts_until:
+            return
         idle = [s for s in nova.servers.values() if not s.busy and not s.deleted]
         what = rng.choice(["build", "leave", "delete", "open", "close", "build"])
         if what == "build":
@@ -729,7 +763,9 @@ class Run:
                     ids = frozenset(s.server_id for s in listed)
                     self.admit(ServersListed(now, API, now, host, ids))
             self.admit(
-                PassRead(now, API, host, number, read, now, target, found if error is None else (), error is None, error)
+                PassRead(
+                    now, API, host, number, read, now, target, found if error is None else (), error is None, error
+                )
             )
         if index < 7 and error is None:
             self.at(self.rng.uniform(0.01, 0.3), "read", (host, number, index + 1))
