@@ -28,6 +28,7 @@ def cloud() -> Cloud:
 def rest(cloud: Cloud) -> Iterator[RestServer]:
     with RestServer(cloud) as server:
         yield server
+        assert server.api.crashes == []
 
 
 class Http:
