@@ -1,9 +1,9 @@
 """The running daemon: the only place where the parts meet.
 
-A `Daemon` is made of a `Config` and run until told to stop. What every controller does: keep the store, serve the read
-API and the health endpoints, deliver events. What one of them does, the holder of the *fleet lease*: load the fleet into
-memory, consume every bus, reduce, ask Nova. When the lease is lost, that part is taken down and, once the lease is had
-again, put up anew from the store; nothing of it is carried over in memory.
+A `Daemon` is made of a `Config` and run until told to stop. What every controller does: keep the store, serve the
+read API and the health endpoints, deliver events. What one of them does, the holder of the *fleet lease*: load the
+fleet into memory, consume every bus, reduce, ask Nova. When the lease is lost, that part is taken down and, once the
+lease is had again, put up anew from the store; nothing of it is carried over in memory.
 
 Threads: one *scheduler* (this module's loop: lease, timers, gauges, watchdog), one per bus, those of the polls, the
 dispatcher's, the web servers'. All of them meet in two places only, `Admission` and the store. Nothing here parses,
@@ -24,6 +24,7 @@ from typing import Any
 import maintd
 from maintd.clock import Clock, SystemClock
 from maintd.config import Config
+from maintd.delivery.dispatcher import LEASE_S as DELIVERY_LEASE_S
 from maintd.delivery.dispatcher import Dispatcher
 from maintd.delivery.sinks.webhook import webhook_endpoint
 from maintd.domain import emptiness
@@ -258,11 +259,15 @@ class Daemon:
         clock: Clock | None = None,
         crash: Callable[[str], None] = lambda point: None,
         notifier: Notifier | None = None,
+        delivery_lease_s: float = DELIVERY_LEASE_S,
     ) -> None:
+        """`crash` is told of each named point that is passed; `delivery_lease_s`: how long a claim of a delivery holds
+        after the process that made it has died."""
         self.config = config
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics()
         self._crash = crash
+        self._delivery_lease_s = delivery_lease_s
         self._notifier = notifier or Notifier()
         self._watchdog = Watchdog(self.clock, PARTS, self._notifier)
         self._stopping = threading.Event()
@@ -292,7 +297,12 @@ class Daemon:
             self.store.require_current()
         self.voice = Voice(self.metrics, self._wake_dispatcher)
         self.dispatcher = Dispatcher(
-            self.store.deliveries, self._endpoints, self.clock, meters=_Meters(self.metrics), crash=self._crash
+            self.store.deliveries,
+            self._endpoints,
+            self.clock,
+            meters=_Meters(self.metrics),
+            lease_s=self._delivery_lease_s,
+            crash=self._crash,
         )
         web = WebApp(
             store=self.store,
@@ -306,7 +316,8 @@ class Daemon:
             fleet_lease=LEASE,
         )
         health = Health(self.store, self.metrics.registry, ticks=self._ticks, degraded=self._degraded)
-        self.api_server = HttpServer("api", api(web), self.config.api.host, self.config.api.port)
+        keystone = self.config.library.get("keystone_authtoken", {}) if self.config.api.auth == "keystone" else None
+        self.api_server = HttpServer("api", api(web, keystone=keystone), self.config.api.host, self.config.api.port)
         self.health_server = HttpServer(
             "metrics", health_api(health), self.config.metrics.host, self.config.metrics.port, threads=4
         )
@@ -376,7 +387,7 @@ class Daemon:
                 if self.leading is None:
                     self._try_to_lead()
                 else:
-                    self._hold_lease(now)
+                    self._hold_lease(self.leading, now)
                     if self.leading is not None:
                         self.leading.turn()
                 if now >= next_gauges:
@@ -431,11 +442,10 @@ class Daemon:
         self._notifier.status("holds the fleet lease")
         log.info("leading", token=fence.token)
 
-    def _hold_lease(self, now: float) -> None:
-        assert self.leading is not None
+    def _hold_lease(self, leading: Leading, now: float) -> None:
         if now - self._last_renewed < LEASE_RENEW_S:
             return
-        if self.store.leases.renew(self.leading.fence, LEASE_TTL_S, self.clock.now()):
+        if self.store.leases.renew(leading.fence, LEASE_TTL_S, self.clock.now()):
             self._last_renewed = now
         else:
             self._stand_down("another controller took the fleet lease")
