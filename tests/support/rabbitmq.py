@@ -54,6 +54,7 @@ class Rabbit:
         self.port, self._dist, self._epmd = free_port(), free_port(), free_port()
         self._server = next((folder for folder in _HOMES if (folder / "rabbitmq-server").exists()), None)
         self._process: subprocess.Popen[bytes] | None = None
+        self._names: subprocess.Popen[bytes] | None = None
         home.mkdir(parents=True, exist_ok=True)
         (home / "enabled_plugins").write_text("[].")
         (home / "rabbitmq.conf").write_text(
@@ -93,6 +94,7 @@ class Rabbit:
         """Start the node and return when it takes connections."""
         if self._server is None:
             pytest.fail("RabbitMQ is not installed: apt install rabbitmq-server (bindep.txt has the list)")
+        self._start_epmd()
         self._process = subprocess.Popen(
             [str(self._server / "rabbitmq-server")],
             env=self._environment,
@@ -113,6 +115,23 @@ class Rabbit:
                     return
             time.sleep(0.05)
 
+    def _start_epmd(self) -> None:
+        """Run epmd as a child of ours: the one that the node would start outlives everybody."""
+        epmd = shutil.which("epmd")
+        if epmd is not None and self._names is None:
+            self._names = subprocess.Popen(
+                [epmd, "-address", "127.0.0.1", "-port", str(self._epmd)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            wait_until(self._epmd_answers, what="epmd takes connections")
+
+    def _epmd_answers(self) -> bool:
+        with suppress(OSError), socket.create_connection((self.host, self._epmd), timeout=1):
+            return True
+        return False
+
     def kill(self) -> None:
         """End the node at once, as a power cut would."""
         if self._process is not None:
@@ -124,14 +143,10 @@ class Rabbit:
     def close(self) -> None:
         """End the node and its epmd, remove what they wrote."""
         self.kill()
-        epmd = shutil.which("epmd")
-        if epmd:
-            subprocess.run(
-                [epmd, "-port", str(self._epmd), "-kill"],
-                check=False,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+        if self._names is not None:
+            self._names.kill()
+            self._names.wait()
+            self._names = None
         shutil.rmtree(self.home, ignore_errors=True)
 
 
