@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from contextlib import suppress
 
 from prometheus_client import (
     CollectorRegistry,
@@ -140,27 +139,20 @@ class Metrics:
             "jobs_total", "Runs of scheduled work, by job and outcome (done, failed, overrun).", "job", "outcome"
         )
 
-    def forget_drain(self, host: str) -> None:
-        """Drop the series of a drain that has ended; `host_empty` stays as long as the host is closed."""
-        for metric in (
-            self.drain_servers_remaining,
-            self.drain_started_timestamp_seconds,
-            self.drain_stalled,
-            self.drain_eta_seconds,
-        ):
-            _forget(metric, host)
-
-    def forget_host(self, host: str) -> None:
-        """Drop every series of a host that is open again or gone."""
-        self.forget_drain(host)
-        _forget(self.host_empty, host)
-
     @staticmethod
     def show(metric: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
-        """Make a gauge show exactly these values by labels; what it showed before and is not there now goes to zero."""
+        """Make a gauge show exactly these values by labels.
+
+        What it showed before and is not there now goes to zero, so that a graph falls instead of breaking off; where
+        the labels name a host it is forgotten instead: a host that is open again is neither empty nor not empty.
+        """
         for shown in metric.collect():
             for sample in shown.samples:
-                if tuple(sample.labels.values()) not in values:
+                if tuple(sample.labels.values()) in values:
+                    continue
+                if "host" in sample.labels:
+                    metric.remove(*sample.labels.values())
+                else:
                     metric.labels(**sample.labels).set(0)
         for labels, value in values.items():
             metric.labels(*labels).set(value)
@@ -168,8 +160,3 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that a scrape gets."""
         return generate_latest(self.registry)
-
-
-def _forget(metric: Gauge, host: str) -> None:
-    with suppress(KeyError):  # it may never have been shown
-        metric.remove(host)
