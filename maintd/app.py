@@ -1,7 +1,7 @@
 """The commands that do maintd's work: run, demo, replay, record, prove, and removing our queue.
 
-Here a configuration becomes a running thing; `daemon.py` has the daemon itself, `demo.py` the demonstration. Imports are
-inside the functions, so that a command pays for what it uses. Nothing here judges or keeps anything.
+Here a configuration becomes a running thing; `daemon.py` has the daemon itself, `demo.py` the demonstration. Imports
+are inside the functions, so that a command pays for what it uses. Nothing here judges or keeps anything.
 """
 
 from __future__ import annotations

@@ -57,6 +57,8 @@ TICK_S = 0.1
 GAUGES_S = 1.0
 STOP_S = 9.0
 PURGE_S = 86400.0
+RIGHTS_S = 3600.0
+RIGHTS_AGAIN_S = 300.0
 PARTS = {"intake": 60.0, "scheduler": 30.0, "delivery": 30.0}
 """What the watchdog wants to see moving, and within how many seconds."""
 
@@ -68,6 +70,7 @@ def policy_of(config: Config) -> Policy:
         stalled_after_s=config.drain.stalled_after_s,
         reason_match=config.drain.reason_match,
         accept_residue=config.drain.accept_residue,
+        trust_reap=config.residue.trust_reap,
         has_cloud=config.cloud is not None,
         has_bus=bool(config.buses),
         stall_after_s=config.stall.by_reason(),
@@ -178,6 +181,8 @@ class Leading:
                 ready=lambda: self.connected,
             )
         self.states: dict[str, tuple[str, str]] = {}
+        self.rights: tuple[str, ...] = ()
+        self._stopping = threading.Event()
         self.reconciled_at: float | None = None
         self.intakes = [Intake(bus, self._admit, self._bus_state, clock) for bus in config.buses]
 
@@ -224,9 +229,28 @@ class Leading:
             intake.start()
         if self.polls is not None:
             self.polls.start()
+            threading.Thread(target=self._check_rights, name="maintd-rights", daemon=True).start()
+
+    def _check_rights(self) -> None:
+        """Ask whether we may see what we must see, at the start and from time to time; say so where we may not."""
+        while self.api is not None and not self._stopping.is_set():
+            try:
+                found = self.api.self_check()
+            except Exception:
+                log.exception("rights_check_failed")
+                return
+            findings = () if found.ok else found.findings
+            if findings != self.rights:
+                for finding in findings:
+                    log.error("rights_missing", detail=finding)
+                if not findings:
+                    log.info("rights_sufficient")
+                self.rights = findings
+            self._stopping.wait(RIGHTS_AGAIN_S if findings else RIGHTS_S)
 
     def stop(self, timeout_s: float) -> None:
         until = self._clock.monotonic() + timeout_s
+        self._stopping.set()
         if self.polls is not None:
             self.polls.stop()
         threads = [
@@ -520,7 +544,8 @@ class Daemon:
         """What only this process knows, for /v1/status."""
         leading = self.leading
         polls = leading.polls if leading else None
-        errors = polls.errors() if polls else {}
+        errors = list(polls.errors().values()) if polls else []
+        errors += leading.rights if leading else ()
         return {
             "version": maintd.__version__,
             "leading": leading is not None,
@@ -528,7 +553,7 @@ class Daemon:
                 "configured": self.config.cloud is not None,
                 "ok": not errors if polls else None,
                 "last_success_at": leading.reconciled_at if leading else None,
-                "last_error": next(iter(errors.values()), None),
+                "last_error": next(iter(errors), None),
             },
             "bus_states": {name: state for name, (state, _) in (leading.states if leading else {}).items()},
         }
@@ -550,6 +575,7 @@ class Daemon:
         ]
         if leading.polls is not None:
             said += leading.polls.errors().values()
+        said += leading.rights
         return said
 
     # -- gauges -------------------------------------------------------------------------------------------------------

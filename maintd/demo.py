@@ -1,9 +1,9 @@
 """The demonstration: the whole main job on this machine, told line by line as it happens.
 
 A simulated Nova (over real HTTP, with real notifications on an in-process bus), a real daemon on SQLite, and a real
-webhook receiver that checks signatures. An operator closes a host and moves its servers away; one migration hangs for a
-while; the host is proven empty and opened again. Only three times are shorter than the defaults, and the first lines say
-which. Nothing is faked behind the events: what is printed came through the webhook.
+webhook receiver that checks signatures. An operator closes a host and moves its servers away; one migration hangs for
+a while; the host is proven empty and opened again. Only three times are shorter than the defaults, and the first
+lines say which. Nothing is faked behind the events: what is printed came through the webhook.
 """
 
 from __future__ import annotations

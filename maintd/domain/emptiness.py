@@ -1,10 +1,10 @@
 """Is a host empty, and if not, why not? Judgements over what one verification pass read, and over what is known.
 
-A pass is a fixed sequence of reads (facts 6.3): the migrations of the host, its servers (asked of the hypervisor call and
-of the server list, which see different ones), its allocations in Placement, the migrations again, the service. An
-arrival shows in Placement first and a departure leaves it last, so this order can only delay a true verdict, never make
-a false one. Whatever is missing, failed, unknown or not understood is a blocker: there is no way to "empty" but through
-the end of `judge_pass` with no blocker left.
+A pass is a fixed sequence of reads (facts 6.3): the migrations of the host, its servers (asked of the hypervisor call
+and of the server list, which see different ones), its allocations in Placement, the migrations again, the service. An
+arrival shows in Placement first and a departure leaves it last, so this order can only delay a true verdict, never
+make a false one. Whatever is missing, failed, unknown or not understood is a blocker: there is no way to "empty" but
+through the end of `judge_pass` with no blocker left.
 
 This module does not decide when to verify, how often, or what to publish; `reducer.py` does.
 """

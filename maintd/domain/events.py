@@ -167,7 +167,8 @@ class DrainCancelled(_DrainOverEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostEmptied(Event):
-    """The host is proven empty of Nova servers: two verification passes agreed, and nothing was seen of it between them.
+    """The host is proven empty of Nova servers: two verification passes agreed, and nothing was seen of it between
+    them.
 
     Daemons outside Nova (storage, network) and stray processes are out of `scope`. `memory_since` says how long maintd
     has been remembering what Nova forgets.

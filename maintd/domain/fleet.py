@@ -1,8 +1,8 @@
 """All that we hold true, in memory, with the indices that make one notification cost the same in any cloud.
 
 The fleet is a holder: it puts values in, takes them out, answers "who is on this host" and "what is due next". It
-decides nothing; `reducer.reduce` reads it and returns what changes, and whoever called applies that (and can take it back
-where a database refused). Timers are not scheduled anywhere: every value says when it is due, and a heap of
+decides nothing; `reducer.reduce` reads it and returns what changes, and whoever called applies that (and can take it
+back where a database refused). Timers are not scheduled anywhere: every value says when it is due, and a heap of
 those moments is all there is.
 """
 

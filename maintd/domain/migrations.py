@@ -1,6 +1,7 @@
 """How a migration moves from phase to phase: two tables, and the three rules for reading them.
 
-*Theory.* Nova never says on the bus that a migration's row changed; computes say what they are doing. So there is a table
+*Theory.* Nova never says on the bus that a migration's row changed; computes say what they are doing. So there is a
+  table
 for what they say (`STEPS`) and one for what the API's row says (`STATUSES`); both lead to the same phases. The rules:
 
 1. A migration never goes back. Each phase has a rank, and nothing seen leads to a lower one. This alone makes repeated
@@ -143,7 +144,9 @@ STATUSES: dict[Kind, dict[str, Phase]] = {
     Kind.RESIZE: COLD_STATUSES,
     Kind.EVACUATION: EVACUATION_STATUSES,
 }
-"""Nova's status of a row, by kind (facts 4.2). One that is not listed leaves the phase as it is, and keeps a host full."""
+"""Nova's status of a row, by kind (facts 4.2). One that is not listed leaves the phase as it is, and keeps a host
+full.
+"""
 
 HOLDING_STATUSES = frozenset(
     {

@@ -102,10 +102,10 @@ class Finding:
 class Host:
     """A host: the name Nova's compute service runs under, *and* that service's uuid.
 
-    `nodes` are the uuids of its compute nodes (the roots of its provider trees), empty while unknown. `found` says that
-    it was already closed when it was first seen. `quiet` says in addition that nothing has been seen on it since: its
-    emptiness is then shown, not published (design: first sight). `emptied` holds from the moment it is proven empty until
-    something arrives or it is opened.
+    `nodes` are the uuids of its compute nodes (the roots of its provider trees), empty while unknown. `found` says
+    that it was already closed when it was first seen. `quiet` says in addition that nothing has been seen on it
+    since: its emptiness is then shown, not published (design: first sight). `emptied` holds from the moment it is
+    proven empty until something arrives or it is opened.
     """
 
     name: str
@@ -345,6 +345,7 @@ class Policy:
     stalled_after_s: float = 900.0
     reason_match: tuple[str, ...] = ("*maint*", "*drain*")
     accept_residue: bool = False
+    trust_reap: bool = False
     leftover_grace_s: float = 300.0
     api_word_s: float = 30.0
     has_cloud: bool = False

@@ -1,12 +1,13 @@
 """The one place where what is seen becomes what is true and what is said: fold, judge, diff.
 
-*Fold* takes one observation into a draft of the fleet. *Judge* derives what follows for the hosts it touched: does a drain
+*Fold* takes one observation into a draft of the fleet. *Judge* derives what follows for the hosts it touched: does a
+  drain
 begin, is a proof wanted, is the host empty. *Diff* compares each changed value before and after; an edge is an event.
 Seeing a thing twice changes nothing, so it says nothing.
 
-`reduce` is deterministic and does no I/O: the time is the observation's, ids come from the caller. It reads only what is
-indexed, so one observation costs the same in any cloud. It never says `host.emptied` but at the end of the second of two
-whole verification passes that found nothing, with nothing seen of the host in between (`_fold_pass_read`).
+`reduce` is deterministic and does no I/O: the time is the observation's, ids come from the caller. It reads only what
+is indexed, so one observation costs the same in any cloud. It never says `host.emptied` but at the end of the second
+of two whole verification passes that found nothing, with nothing seen of the host in between (`_fold_pass_read`).
 """
 
 from __future__ import annotations
@@ -63,11 +64,10 @@ from maintd.domain.observations import (
     ProgressSeen,
     Read,
     ResidueCleared,
-    ServersListed,
     ServerSeen,
-    ServicesListed,
+    ServersListed,
     ServiceSeen,
-    Step,
+    ServicesListed,
     TaskFailed,
     TimerDue,
 )
@@ -209,8 +209,8 @@ class Draft:
 def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Outcome:
     """What one observation changes, and what is to be published because of it.
 
-    `fleet` is only read, and has the policy; `ids` gives a new id whenever called. Apply the outcome before reducing the
-    next observation.
+    `fleet` is only read, and has the policy; `ids` gives a new id whenever called. Apply the outcome before reducing
+    the next observation.
     """
     draft = Draft(fleet, ids, observation.because, observation.seen_at)
     _FOLDS[type(observation)](draft, observation)
@@ -378,7 +378,8 @@ def _clear_residue(d: Draft, residue: Residue, by: str) -> None:
 
 
 def _fold_step(d: Draft, o: ServerSeen) -> None:
-    assert o.step is not None
+    if o.step is None:
+        return
     transition = STEPS[o.step]
     migration = _migration_for(d, o, transition)
     if migration is None:
@@ -661,7 +662,8 @@ def _adopt(d: Draft, o: MigrationSeen | ProgressSeen, kind: Kind | None = None) 
 
 
 def _fold_evacuation_row(d: Draft, o: MigrationSeen) -> None:
-    assert o.source is not None
+    if o.source is None:
+        return
     left = d.residue(f"{o.source}/{o.server_id}/evacuated")
     if o.status == "completed":
         if left is not None and left.cleared_at is None and left.migration_uuid in (None, o.migration_uuid):
@@ -767,6 +769,11 @@ def _fold_service(d: Draft, o: ServiceSeen) -> None:
         return
     d.put(new)
     d.touch(o.host)
+    if d.policy.trust_reap and known.up is False and new.up is True:
+        # nova-compute destroys what was deleted meanwhile when it starts; the operator has said to believe that it did.
+        for left in d.residue_on(o.host):
+            if left.kind == "deleted_while_down":
+                _clear_residue(d, left, "[residue] trust_reap: nova-compute runs again")
     if new.closed != known.closed or new.cell_unknown != known.cell_unknown or fresh:
         d.named(o.host)
 
@@ -1198,7 +1205,7 @@ def _diff(d: Draft) -> list[Event]:
             _diff_service(out, before, after, because, d)
     drains: list[tuple[Drain | None, Drain]] = []
     migrations: list[tuple[Migration | None, Migration]] = []
-    for (table, key), value in list(d.changed.items()):
+    for (_, key), value in list(d.changed.items()):
         if isinstance(value, Drain):
             drains.append((d.fleet.drain(key), value))
         elif isinstance(value, Migration):

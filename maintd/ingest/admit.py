@@ -2,12 +2,12 @@
 
 Everything that is seen comes through here, from whichever thread saw it, one batch at a time: reduce each observation
 over the fleet in memory, collect what changed, commit it together with the events and the notifications' message ids,
-then wake whoever delivers. If the commit fails, the fleet is put back as it was and the caller is told, so that nothing is
-acknowledged that was not kept. *Commit, then acknowledge; save, then send.*
+then wake whoever delivers. If the commit fails, the fleet is put back as it was and the caller is told, so that
+nothing is acknowledged that was not kept. *Commit, then acknowledge; save, then send.*
 
-It does not listen, ask, schedule or deliver, and it has no database of its own: `keep` is the store's commit, or nothing
-at all (replay). A notification that makes our own code fail is set aside in quarantine, alone, with its neighbours
-unharmed.
+It does not listen, ask, schedule or deliver, and it has no database of its own: `keep` is the store's commit, or
+nothing at all (replay). A notification that makes our own code fail is set aside in quarantine, alone, with its
+neighbours unharmed.
 """
 
 from __future__ import annotations

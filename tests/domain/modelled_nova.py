@@ -1,8 +1,8 @@
 """A Nova small enough to be wrong in a hundred thousand ways: what is true, what is said of it, and what gets lost.
 
 It keeps the truth apart from what Nova shows: `disks` and `inbound` say what is, or is about to be, on a host; rows,
-allocations and notifications are what maintd can see. Its operations follow facts 2.1 to 2.7 step by step, with Nova's
-stale hosts. `Run` plays a random story over it, with notifications repeated, late, out of order and lost, and verification
+allocations and notifications are what maintd can see. Its operations follow Nova's step by step, with Nova's stale
+hosts. `Run` plays a random story over it, with notifications repeated, late, out of order and lost, and verification
 passes and reconciles whose reads fall anywhere in between.
 """
 
@@ -12,7 +12,8 @@ import heapq
 import random
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import count
 
 from maintd.domain.events import Event
@@ -172,8 +173,8 @@ class Nova:
         h.flipped_at = self.now
         self.say(
             "service.update", f"nova-compute:{host}", None, host=host, binary="nova-compute", disabled=h.disabled,
-            disabled_reason=h.reason, forced_down=h.forced_down, uuid=h.uuid, last_seen_up=None, report_count=1, version=66,
-            topic="compute", availability_zone=None,
+            disabled_reason=h.reason, forced_down=h.forced_down, uuid=h.uuid, last_seen_up=None, report_count=1,
+            version=66, topic="compute", availability_zone=None,
         )  # fmt: skip
         if h.up:
             h.trait = h.disabled
@@ -189,8 +190,8 @@ class Nova:
             row = self.row(s, Kind.LIVE, "error", source, None)
             self.save(s, task=None)
             reason = {"nova_object.data": {"exception": "NoValidHost", "exception_message": "No valid host"}}
-            self.say("compute_task.migrate_server.error", "nova-conductor:ctl", None, instance_uuid=s.id, state="active",
-                     reason=reason, request_spec=None)  # fmt: skip
+            failed = {"instance_uuid": s.id, "state": "active", "reason": reason, "request_spec": None}
+            self.say("compute_task.migrate_server.error", "nova-conductor:ctl", None, **failed)
             s.busy = False
             return
         d = r.choice(choices)
@@ -332,7 +333,7 @@ class Nova:
         yield r.uniform(0.5, 5)
         self.disks[d].add(s.id)
         self.inbound[d].discard(s.id)
-        stale = dict(host=source, task_state=None, request=request)
+        stale = {"host": source, "task_state": None, "request": request}
         self.say("instance.rebuild.end", f"nova-compute:{d}", s, **stale)
         yield r.uniform(0.05, 0.5)
         self.set_row(row, "done")
@@ -490,8 +491,6 @@ class Nova:
 
 
 def _iso(at: float) -> str:
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -533,9 +532,8 @@ class Run:
                     self.emptied += 1
                     host = event.host  # type: ignore[attr-defined]
                     if self.nova.occupied(host):
-                        raise FalseEmptied(
-                            f"{host} at {self.nova.now}: disks {self.nova.disks[host]}, inbound {self.nova.inbound[host]}"
-                        )
+                        on_it = f"disks {self.nova.disks[host]}, inbound {self.nova.inbound[host]}"
+                        raise FalseEmptied(f"{host} at {self.nova.now}: {on_it}")
 
     def publish(self) -> None:
         for n in self.nova.said:
@@ -596,8 +594,6 @@ class Run:
                 self.at(rng.uniform(0.0, 0.3), "verify", host)
                 held = self.fleet.verification(host)
                 assert held is not None
-                from dataclasses import replace
-
                 self.fleet.put(replace(held, verify_at=None, begun_at=nova.now, pass_number=held.pass_number + 1))
             wanted = self.fleet.next_verify_at()
             if wanted is not None and wanted != self.looking_at:
@@ -636,15 +632,11 @@ class Run:
         if n.message_id in self.handled:
             return
         self.handled.add(n.message_id)
-        from dataclasses import replace
-
         self.admit(*normalise(replace(n, received_at=self.nova.now)))
 
     def do_again(self, n: object) -> None:
         """A repetition that even carries another id."""
         assert isinstance(n, Notification)
-        from dataclasses import replace
-
         self.admit(*normalise(replace(n, received_at=self.nova.now)))
 
     def do_close(self, host: object) -> None:

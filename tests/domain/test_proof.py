@@ -1,4 +1,4 @@
-"""Verification passes: what each may show, and that nothing but two whole, undisturbed, empty ones proves a host empty."""
+"""Verification passes: what each may show, and that only two whole, undisturbed, empty ones prove a host empty."""
 
 from __future__ import annotations
 

@@ -65,7 +65,9 @@ def gist(events: list[CloudEvent]) -> Counter[tuple[object, ...]]:
 @pytest.mark.parametrize("story", STORIES)
 @pytest.mark.parametrize("seed", range(8))
 def test_repeated_notifications_change_nothing(story: str, seed: int) -> None:
-    """Notifications that come again, at once or up to 30 s later and under another message id, add and change no event."""
+    """Notifications that come again, at once or up to 30 s later and under another message id, add and change no
+    event.
+    """
     rng = random.Random(seed)
     lines = lines_of(story)
     again: list[tuple[float, object]] = []

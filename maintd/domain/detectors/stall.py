@@ -26,7 +26,7 @@ ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`reason` None: not stalled as far as can be seen. `look_at`: when to judge again if nothing is seen until then."""
+    """`reason` None: not stalled as far as can be seen. `look_at`: when to judge again if nothing is seen by then."""
 
     reason: str | None
     since: float | None
