@@ -34,7 +34,6 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
-    DBAPIError,
     IntegrityError,
     NoSuchModuleError,
     SQLAlchemyError,
@@ -48,6 +47,9 @@ T = TypeVar("T")
 BUSY_S: Final = 5.0
 """How long a writer waits for another (SQLite's busy timeout, and the queue inside the process)."""
 
+ANSWER_S: Final = 20.0
+"""How long a server may be silent before its connection counts as lost."""
+
 CHECKPOINT_PAGES: Final = 4000
 """How long SQLite's log grows before it is copied into the file: 16 MiB, some dozens of batches."""
 
@@ -56,6 +58,9 @@ TRIES: Final = 6
 
 _PORTION: Final = 64
 """Most rows in one statement of SQLite's."""
+
+_FAILURES: Final = (SQLAlchemyError, sqlite3.Error, UnicodeError, OverflowError)
+"""What drivers raise: the last two for values that they cannot even send."""
 
 _MYSQL_CONFLICTS: Final = frozenset({1020, 1205, 1213})  # changed since read, lock wait timeout, deadlock (and Galera)
 _POSTGRESQL_CONFLICTS: Final = frozenset({"40001", "40P01", "55P03"})
@@ -135,7 +140,7 @@ class Database:
             try:
                 with self._begun(self.engine) as connection:
                     return work(connection)
-            except (SQLAlchemyError, sqlite3.Error, UnicodeError) as error:
+            except _FAILURES as error:
                 self._judge(error, tries_left)
         raise AssertionError("unreachable")
 
@@ -147,7 +152,7 @@ class Database:
             try:
                 with self._turn(), self._begun(self._writing) as connection:
                     return work(connection)
-            except (SQLAlchemyError, sqlite3.Error, UnicodeError) as error:
+            except _FAILURES as error:
                 self._judge(error, tries_left)
         raise AssertionError("unreachable")
 
@@ -166,7 +171,7 @@ class Database:
                     committing = True
                     connection.commit()
                     return result
-            except (SQLAlchemyError, sqlite3.Error, UnicodeError) as error:
+            except _FAILURES as error:
                 self._judge(error, tries_left, committing=committing)
         raise AssertionError("unreachable")
 
@@ -176,7 +181,7 @@ class Database:
         try:
             with self._begun(self.engine, stream=True) as connection:
                 yield connection
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except _FAILURES as error:
             self._judge(error, 0)
 
     def ping(self) -> None:
@@ -290,9 +295,9 @@ class Database:
 
     def _judge(self, error: Exception, tries_left: int, *, committing: bool = False) -> None:
         """Return when the transaction should be begun again; raise what the failure is called otherwise."""
-        if isinstance(error, IntegrityError):
+        if isinstance(error, (IntegrityError, sqlite3.IntegrityError)):
             raise NotUnique(f"A rule of the tables was broken: {_said(error)}.") from error
-        if isinstance(error, (DataError, UnicodeError)):
+        if isinstance(error, (DataError, sqlite3.DataError, UnicodeError, OverflowError)):
             raise Unstorable(f"A value cannot be stored in {self.label}: {_said(error)}.") from error
         if isinstance(error, PoolTimeout):
             raise StoreUnavailable(f"Cannot use {self.label}: all connections are busy.") from error
@@ -325,7 +330,8 @@ class Database:
                 return _NO_TABLES
             if code in _SQLITE_TROUBLE:
                 return _SQLITE_TROUBLE[code]
-            return None if isinstance(error, DBAPIError) and code == sqlite3.SQLITE_ERROR else _said(error)
+            wrong = code == sqlite3.SQLITE_ERROR or isinstance(original, sqlite3.ProgrammingError)
+            return None if wrong else _said(error)
         if self.dialect == "mysql":
             code = _code(original)
             if code in (1054, 1146):
@@ -395,14 +401,20 @@ class Database:
             if url.get_driver_name() == "pymysql":
                 arguments = {
                     "connect_timeout": 5,
-                    "read_timeout": 60,
-                    "write_timeout": 60,
+                    "read_timeout": ANSWER_S,
+                    "write_timeout": ANSWER_S,
                     "init_command": "SET SESSION innodb_lock_wait_timeout = 5",
                 }
         else:
             url = url.set(drivername="postgresql+psycopg") if "+" not in url.drivername else url
             if url.get_driver_name() == "psycopg":
-                arguments = {"connect_timeout": 5, "tcp_user_timeout": 60000, "keepalives_idle": 30}
+                arguments = {
+                    "connect_timeout": 5,
+                    "tcp_user_timeout": int(ANSWER_S * 1000),
+                    "keepalives_idle": 10,
+                    "keepalives_interval": 5,
+                    "keepalives_count": 2,
+                }
         try:
             return create_engine(
                 url,

@@ -214,11 +214,14 @@ def _same(row: Row) -> Row:
 
 
 def _fitted(row: Row) -> Row:
-    """The row with every text made storable. Nova's names always are; faults and reasons are anybody's words."""
-    return tuple(
-        item.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")[:16000] if isinstance(item, str) else item
-        for item in row
-    )
+    """The row with every value made storable. Nova's names always are; faults and reasons are anybody's words."""
+
+    def fit(item: Any) -> Any:
+        if isinstance(item, str):
+            return item.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")[:16000]
+        return None if isinstance(item, int) and abs(item) >= 2**63 else item
+
+    return tuple(map(fit, row))
 
 
 # -- statements

@@ -1,0 +1,56 @@
+"""The event log is read in sequence, whole, and as it was published."""
+
+from __future__ import annotations
+
+from maintd.domain.events import CloudEvent
+from maintd.store import Commit, Fence, Store
+from tests.store.conftest import NOW
+
+
+def publish(store: Store, fence: Fence, count: int) -> list[CloudEvent]:
+    made = [
+        CloudEvent(
+            id=f"event-{number}",
+            type=("maintd.host.emptied.v1", "maintd.migration.started.v1", "maintd.migration.stalled.v1")[number % 3],
+            source="/maintd/main",
+            subject=f"cmp-{number % 2}",
+            time=NOW + number,
+            sequence=number,
+            data={"note": "Übung \U0001f600", "number": number},
+        )
+        for number in range(1, count + 1)
+    ]
+    store.commit(Commit(fence, events=made))
+    return made
+
+
+def test_the_log_is_read_by_cursor(store: Store, fence: Fence) -> None:
+    """Pages after a sequence follow each other without a gap, and the body is what is delivered, byte for byte."""
+    made = publish(store, fence, 7)
+    first = store.events.list(limit=4)
+    rest = store.events.list(after=first[-1].sequence, limit=4)
+
+    assert [one.as_json() for one in made] == [row.body for row in first + rest]
+    assert [(e.sequence, e.id, e.type, e.subject, e.time) for e in made] == [
+        (row.sequence, row.id, row.type, row.subject, row.time) for row in first + rest
+    ]
+    assert 7 == store.last_sequence()
+
+
+def test_the_log_is_filtered(store: Store, fence: Fence) -> None:
+    """A glob on the type and a subject narrow the log; a glob that matches nothing finds nothing."""
+    publish(store, fence, 6)
+
+    assert [1, 2, 4, 5] == [row.sequence for row in store.events.list(type_glob="maintd.migration.*")]
+    assert [4] == [row.sequence for row in store.events.list(type_glob="maintd.migration.started.v1", subject="cmp-0")]
+    assert [] == store.events.list(type_glob="MAINTD.*")
+
+
+def test_an_event_is_found_by_id(store: Store, fence: Fence) -> None:
+    """An event is read by its id; an unknown id is None."""
+    publish(store, fence, 2)
+    found = store.events.get("event-2")
+
+    assert found is not None and 2 == found.sequence
+    assert store.events.get("event-3") is None
+    assert (0, []) == (store.last_sequence() - 2, store.events.list(after=2))

@@ -1,0 +1,75 @@
+"""The read side shows what was committed, by name and by page."""
+
+from __future__ import annotations
+
+from maintd.domain.model import Bus, Drain, Host, Kind, Knowledge, Migration, Phase, Residue, Server
+from maintd.store import Commit, Fence, Store
+from tests.store.conftest import NOW
+
+
+def test_lists_come_in_pages(store: Store, fence: Fence) -> None:
+    """Pages by key give every host once, in order; closed ones are told apart."""
+    hosts = [Host(f"cmp-{n}", disabled=n == 1, forced_down=n == 3) for n in range(5)]
+    store.commit(Commit(fence, saved=hosts))
+    pages = [store.reading.hosts(limit=2)]
+    while pages[-1]:
+        pages.append(store.reading.hosts(after=pages[-1][-1].name, limit=2))
+
+    assert hosts == [host for page in pages for host in page]
+    assert [hosts[1], hosts[3]] == store.reading.hosts(closed=True)
+    assert [hosts[0], hosts[2], hosts[4]] == store.reading.hosts(closed=False)
+
+
+def test_names_differ_by_case(store: Store, fence: Fence) -> None:
+    """Two names that differ in case or accent are two."""
+    hosts = [Host("CMP-1"), Host("cmp-1"), Host("cmp-\u00e9"), Host("cmp-e")]
+    store.commit(Commit(fence, saved=hosts))
+
+    assert set(hosts) == set(store.reading.hosts())
+
+
+def test_a_host_comes_with_what_concerns_it(store: Store, fence: Fence) -> None:
+    """A slice has the host's servers and those landing, its migrations of now and the last hour, residue, drain."""
+    host = Host("cmp-1", disabled=True, drain_id="d-1")
+    here, landing = Server("s-1", host="cmp-1"), Server("s-2", host="cmp-2", landing="cmp-1")
+    gone, elsewhere = Server("s-3", host="cmp-1", deleted_at=NOW), Server("s-4", host="cmp-2")
+    outgoing = Migration("k-1", "s-1", Kind.LIVE, Phase.RUNNING, "cmp-1", "cmp-2")
+    ended = Migration("k-2", "s-5", Kind.LIVE, Phase.COMPLETED, "cmp-3", "cmp-1", ended_at=NOW - 60)
+    past = Migration("k-3", "s-6", Kind.LIVE, Phase.COMPLETED, "cmp-1", "cmp-2", ended_at=NOW - 4000)
+    left, cleared = Residue("cmp-1", "s-7", "evacuated", 1.0), Residue("cmp-1", "s-8", "evacuated", 1.0, cleared_at=2.0)
+    drain, former = Drain("d-1", "cmp-1", 5.0), Drain("d-0", "cmp-1", 1.0, ended_at=2.0)
+    saved = [host, here, landing, gone, elsewhere, outgoing, ended, past, left, cleared, drain, former]
+    store.commit(Commit(fence, saved=saved))
+    found = store.reading.host("cmp-1")
+
+    assert found is not None
+    assert (host, (here, landing), (outgoing, ended)) == (found.host, found.servers, found.migrations)
+    assert ((left,), drain) == (found.residue, found.drain)
+    assert store.reading.host("cmp-9") is None
+
+
+def test_everything_else_is_listed(store: Store, fence: Fence) -> None:
+    """Drains, migrations, servers, residue, buses and knowledge are read with their filters."""
+    drains = [Drain("d-1", "cmp-1", 1.0, ended_at=2.0), Drain("d-2", "cmp-1", 3.0)]
+    moves = [
+        Migration("k-1", "s-1", Kind.LIVE, Phase.FAILED, "cmp-1", "cmp-2", ended_at=5.0),
+        Migration("k-2", "s-1", Kind.COLD, Phase.RUNNING, "cmp-2", "cmp-3"),
+    ]
+    residue = [Residue("cmp-1", "s-1", "evacuated", 1.0), Residue("cmp-2", "s-1", "evacuated", 1.0, cleared_at=2.0)]
+    rest = [Bus("a"), Bus("b", True), Server("s-1", host="cmp-1"), Server("s-2")]
+    assert store.reading.knowledge() is None
+    store.commit(Commit(fence, saved=[*drains, *moves, *residue, *rest, Knowledge(1.0)]))
+    reading = store.reading
+
+    assert (drains, drains[1:], drains[1:]) == (reading.drains(), reading.drains(open_only=True), reading.drains("d-1"))
+    assert (drains[0], None) == (reading.drain("d-1"), reading.drain("d-3"))
+    assert (moves, moves[1:]) == (reading.migrations(), reading.migrations(open_only=True))
+    assert (moves[:1], moves, []) == (
+        reading.migrations(host="cmp-1"),
+        reading.migrations(server_id="s-1"),
+        reading.migrations(host="cmp-9"),
+    )
+    assert (moves[1], None) == (reading.migration("k-2"), reading.migration("k-3"))
+    assert (residue[:1], residue, []) == (reading.residue(), reading.residue(cleared=None), reading.residue("cmp-2"))
+    assert (rest[:2], Knowledge(1.0)) == (reading.buses(), reading.knowledge())
+    assert (rest[2:], rest[2:3]) == (reading.servers(), reading.servers(host="cmp-1"))
