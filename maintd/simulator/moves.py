@@ -1,7 +1,7 @@
 """How servers move: live migration, cold migration and resize, evacuation, with all the ways in which they end.
 
 Order, publishers, stale hosts and allocations are those of recordings of a real Nova, which tests/simulator holds this
-against. Not here: cross-cell moves, post-copy, a destination that dies under a live migration.
+against. Not here: cross-cell moves, a destination that dies under a live migration.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Moves(State):
         tick = self.timing.tick_s
         total = row.old_flavor.memory_mb << 20
         began = saved = self.now()
-        done = processed = 0.0
+        done = processed = post_copy_ends = 0.0
         while not outcome:
             knobs = self.knobs.of("live_migration", row.source, server)
             mode = str(knobs.get("mode", "converge"))
@@ -107,8 +107,12 @@ class Moves(State):
             if job.abort:
                 outcome.append("cancelled")
             elif job.force:
-                done = 1.0
-                outcome.append("ok")
+                if self.timing.permit_post_copy and row.status == "running":
+                    self._row(row, status="running (post-copy)")
+                    post_copy_ends = self.now() + float(knobs.get("post_copy_s", 2.0))
+                if self.now() >= post_copy_ends:
+                    done = 1.0
+                    outcome.append("ok")
             elif mode == "silent":
                 pass
             elif mode == "stuck":

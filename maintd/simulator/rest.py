@@ -74,9 +74,10 @@ class Api:
         service, _, rest = path.lstrip("/").partition("/")
         rest = "/" + rest
         target = rest + (f"?{query_text}" if query_text else "")
+        release = self.faults.release  # taken before, so that a `clear` in between is not missed
         fault = self.faults.match(service, method, target)
         if fault is not None and fault.slow_s > 0:
-            self.faults.release.wait(fault.slow_s)
+            release.wait(fault.slow_s)
         headers: list[tuple[str, str]] = [("x-openstack-request-id", f"req-{uuid.uuid4()}")]
         if fault is not None and fault.status is not None:
             status, answer = fault.status, _fault_body(service, fault.status)

@@ -166,6 +166,7 @@ class Timing:
     reclaim_interval_s: float = 0.0
     shelved_offload_s: float = 0.0
     shared_storage: bool = True
+    permit_post_copy: bool = False
     notify_on_state_change: bool = True
 
 
@@ -177,7 +178,8 @@ class Knobs:
     `converge` and `slow` fall evenly to nothing in `seconds`; `stuck` falls to `floor` and then nothing moves, though
     the unchanged numbers are still written (so `instance.update` still comes); `silent` writes nothing any more;
     `diverge` falls and climbs for ever while the bytes processed grow; `fail` rolls back after `seconds`; `error`
-    raises out of the driver after `seconds`.
+    raises out of the driver after `seconds`. Forced to complete where `Timing.permit_post_copy` holds, it is in
+    `running (post-copy)` for `post_copy_s` first.
     """
 
     def __init__(self) -> None:

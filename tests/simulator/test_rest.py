@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,48 @@ def test_server_migrations_hide_what_nova_hides(cloud: Cloud, http_: Http) -> No
     assert row["status"] == "running" and row["memory_total_bytes"] is None
     cloud.settle()
     assert http_.get(path)["migrations"] == []
+
+
+def test_changes_since_misses_migrations_never_updated(cloud: Cloud, http_: Http) -> None:
+    """An evacuation's `accepted` row has no updated_at, so only a query by status finds it."""
+    server_id = next(iter(cloud.hosts["cmp-01"].servers))
+    cloud.kill_compute("cmp-01")
+    cloud.set_service("cmp-01", forced_down=True)
+    cloud.evacuate(server_id)
+    path = "/compute/v2.1/os-migrations"
+    assert http_.get(f"{path}?changes-since=2000-01-01T00:00:00Z")["migrations"] == []
+    assert len(http_.get(f"{path}?status=accepted")["migrations"]) == 1
+
+
+def test_post_copy_is_invisible_to_server_migrations(cloud: Cloud, http_: Http) -> None:
+    """In post-copy only os-migrations shows the move, and it can no longer be aborted."""
+    cloud.timing = Timing(permit_post_copy=True)
+    cloud.knobs.set("live_migration", mode="stuck", seconds=2, post_copy_s=30)
+    server_id = next(iter(cloud.hosts["cmp-01"].servers))
+    cloud.live_migrate(server_id)
+    cloud.advance(cloud.now() + 5)
+    path = f"/compute/v2.1/servers/{server_id}/migrations"
+    assert http_("POST", f"{path}/1/action", body={"force_complete": None})[0] == 202
+    cloud.advance(cloud.now() + 5)
+    assert http_.get(path)["migrations"] == []
+    [row] = http_.get("/compute/v2.1/os-migrations")["migrations"]
+    assert row["status"] == "running (post-copy)"
+    assert http_("DELETE", f"{path}/1")[0] == 400
+    cloud.settle()
+    assert cloud.migrations[1].status == "completed"
+
+
+def test_a_slow_answer_can_be_let_go(rest: RestServer, http_: Http) -> None:
+    """Who is kept waiting by a slow endpoint is answered as soon as the faults are cleared; others never wait."""
+    rest.faults.add(service="placement", slow_s=60.0)
+    answers: list[int] = []
+    waiting = threading.Thread(target=lambda: answers.append(http_("GET", "/placement/resource_providers", "1.14")[0]))
+    waiting.start()
+    assert http_("GET", "/compute/v2.1/os-services")[0] == 200
+    assert answers == []
+    rest.faults.clear()
+    waiting.join(10.0)
+    assert answers == [200]
 
 
 def test_placement_holds_a_move_by_both_ids(cloud: Cloud, http_: Http) -> None:
