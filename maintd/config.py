@@ -47,9 +47,6 @@ from maintd.options import (
     NAMED_GROUPS,
 )
 
-DEFAULT_FILE = Path("/etc/maintd/maintd.conf")
-"""Where a packaged maintd keeps its configuration; commands look here for `[api] listen`."""
-
 T = TypeVar("T")
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
