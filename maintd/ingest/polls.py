@@ -42,6 +42,7 @@ from maintd.domain.observations import (
     ServiceSeen,
 )
 from maintd.errors import LeaseLost, NovaError, StoreUnavailable
+from maintd.ingest.budget import Budget
 from maintd.nova.answers import Answer, Pages
 from maintd.nova.api import NovaApi
 
@@ -171,7 +172,8 @@ class Polls:
     """The schedule. `start` begins it; every job can also be called alone, and returns whether it succeeded.
 
     `ready()` says whether every bus is listened to: not before may the cloud be read for the first time (facts 7.4).
-    `on_answer` is given every answer (a recording). `errors()` says what does not work now, by purpose.
+    `on_answer` is given every answer (a recording). `errors()` says what does not work now, by purpose. From here on
+    every call of the API goes through `pace`; by default that is one `Budget`.
     """
 
     def __init__(
@@ -186,6 +188,7 @@ class Polls:
         ready: Callable[[], bool] = lambda: True,
         on_answer: Callable[[Answer], None] | None = None,
         stopping: threading.Event | None = None,
+        pace: Callable[[str | None], bool] | None = None,
     ) -> None:
         self._api = api
         self._door = door
@@ -196,6 +199,7 @@ class Polls:
         self._ready = ready
         self._on_answer = on_answer
         self._stopping = stopping or threading.Event()
+        api.pace = pace or Budget(clock, self._stopping.wait).take
         self._errors: dict[str, str] = {}
         self._lock = threading.Lock()
         self._wakes = {name: threading.Event() for name in ("whole", "ends", "verify")}

@@ -138,9 +138,10 @@ def _at_once(purpose: str | None) -> bool:
 class NovaApi:
     """The questions that maintd asks a cloud. Safe to use from several threads.
 
-    `on_call(service, outcome)` counts every HTTP call. `pace(purpose)` is called before each and blocks until it may be
-    made; where it returns False, the call is not made and the answer says so. Raises OperatorError where the
-    cloud's configuration itself is wrong; no network is touched before the first question.
+    `on_call(service, outcome)` counts every HTTP call. `pace(purpose)`, which whoever owns the budget of calls sets, is
+    called before each and blocks until it may be made; where it returns False, the call is not made and the answer says
+    so. Raises OperatorError where the cloud's configuration itself is wrong; no network is touched before the first
+    question.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class NovaApi:
         self._cloud = cloud
         self._clock = clock
         self._on_call = on_call
-        self._pace = pace
+        self.pace = pace
         self._pause = pause or threading.Event().wait
         self._lock = threading.Lock()
         self._proxies: dict[str, tuple[Adapter, tuple[int, int] | None]] = {}
@@ -420,7 +421,7 @@ class NovaApi:
         tries = 2
         while True:
             tries -= 1
-            if not self._pace(asking.purpose):
+            if not self.pace(asking.purpose):
                 return replace(answer, at=self._clock.now(), error="maintd is stopping, so the question was not asked.")
             try:
                 version, status, body = self._get(kind, text)

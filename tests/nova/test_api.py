@@ -58,23 +58,17 @@ class Sim:
         return [seen.target for seen in self.server.api.seen if seen.service in ("compute", "placement")]
 
 
-@pytest.fixture(scope="module")
-def rest() -> Iterator[RestServer]:
-    with RestServer(Cloud(ManualClock(NOW)), threads=8) as server:
-        yield server
-
-
 @pytest.fixture
-def sim(rest: RestServer) -> Iterator[Sim]:
+def sim() -> Iterator[Sim]:
     clock = ManualClock(NOW)
     cloud = Cloud(clock)
     for name in ("cmp-1", "cmp-2", "cmp-3"):
         cloud.add_host(name)
     clock.advance(60.0)
-    rest.api.cloud = cloud
-    rest.api.seen.clear()
-    yield Sim(cloud, rest, clock)
-    rest.faults.clear()
+    server = RestServer(cloud, threads=8).start()
+    yield Sim(cloud, server, clock)
+    server.faults.clear()
+    threading.Thread(target=server.stop, daemon=True).start()  # stopping takes a while, and nobody has to wait for it
 
 
 @dataclass
