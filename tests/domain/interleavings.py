@@ -38,17 +38,15 @@ def main() -> int:
         seeds = range(options.first, options.first + options.runs)
         for done, (seed, said, false, missed) in enumerate(pool.imap_unordered(play, seeds, chunksize=50), 1):
             emptied += said
-            if false:
-                faults.append(f"seed {seed}: false: {false}")
-            if missed:
-                faults.append(f"seed {seed}: missed: {', '.join(missed)}")
+            fault = f"false: {false}" if false else f"missed: {', '.join(missed)}" if missed else ""
+            if fault:
+                faults.append(f"seed {seed}: {fault}")
+                print(faults[-1], flush=True)
             if done % 5000 == 0:
                 took_s = time.monotonic() - began
                 print(
                     f"{done} of {options.runs} in {took_s:.0f} s: {emptied} emptied, {len(faults)} faults", flush=True
                 )
-    for fault in faults[:20]:
-        print(fault)
     print(f"{options.runs} interleavings, {emptied} host.emptied, {len(faults)} false or missed")
     return 1 if faults else 0
 
