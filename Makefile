@@ -15,7 +15,7 @@ help:
 	@echo 'make demo         install into $(VENV) and show the story: a host is drained, one migration stalls, the proof comes'
 	@echo 'make test         install, bring RabbitMQ, run the tests (PYTEST_ARGS="-k name" to choose)'
 	@echo 'make lint         ruff, mypy --strict, the import contract, systemd-analyze, promtool'
-	@echo 'make acceptance   the story against a real Nova: OS_CLOUD=NAME MAINTD_TRANSPORT_URL=rabbit://... [ROUNDS=10]'
+	@echo 'make acceptance   the story against a real Nova: CLOUD=NAME TRANSPORT_URL=rabbit://... [REPEAT=10] [HOST=...]'
 	@echo 'make bench        what it costs, as ratios in one run'
 	@echo 'make config       write etc/maintd/maintd.conf anew from the options in the code'
 	@echo 'make clean        remove $(VENV) and what was built'
@@ -35,8 +35,17 @@ lint: $(STAMP)-lint $(VENV)/promtool $(STAMP)-systemd
 	$(VENV)/promtool check rules etc/maintd/maintd.prometheus-rules.yaml
 	$(VENV)/promtool test rules tests/rules/*.yaml
 
+# The transport URL holds a password: it goes by the environment, and may come by it (MAINTD_TRANSPORT_URL).
+# Everything else: make acceptance ACCEPTANCE_ARGS=--help
+ifdef TRANSPORT_URL
+acceptance: export MAINTD_TRANSPORT_URL = $(TRANSPORT_URL)
+endif
 acceptance: $(STAMP)-test
-	@$(BIN)/python -m tests.acceptance $(if $(ROUNDS),--rounds $(ROUNDS))
+	@$(BIN)/python -m tests.acceptance $(if $(CLOUD),--cloud '$(CLOUD)') $(if $(STORY),--story $(STORY)) \
+	    $(if $(REPEAT),--repeat $(REPEAT)) $(if $(HOST),--host '$(HOST)') $(if $(SERVERS),--servers $(SERVERS)) \
+	    $(if $(IMAGE),--image '$(IMAGE)') $(if $(FLAVOR),--flavor '$(FLAVOR)') \
+	    $(if $(NETWORK),--network '$(NETWORK)') $(if $(STOP_COMPUTE),--stop-compute '$(STOP_COMPUTE)') \
+	    $(if $(START_COMPUTE),--start-compute '$(START_COMPUTE)') $(ACCEPTANCE_ARGS)
 
 bench: $(STAMP)-test $(STAMP)-rabbitmq
 	@$(BIN)/python -m bench
