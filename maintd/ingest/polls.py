@@ -343,6 +343,8 @@ class Polls:
         for _, observations in self._read(answers, deadline):
             self._door.admit_chunks(observations)
             seen += observations
+        if seen:
+            self._wakes["verify"].set()  # what was seen may have made a host a candidate
         return seen
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
