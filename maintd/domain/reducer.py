@@ -465,7 +465,7 @@ def _is_another(open_: Migration, o: ServerSeen) -> bool:
 
 def _echo_of_ended(ended: list[Migration], o: ServerSeen) -> bool:
     """A step that could join, but is more likely the late word of what has ended."""
-    return any(o.emitted_at <= m.emitted_at + CLOCK_MARGIN_S for m in ended)
+    return any(o.emitted_at <= max(m.emitted_at, m.ended_at or 0.0) + CLOCK_MARGIN_S for m in ended)
 
 
 def _begin(d: Draft, o: ServerSeen, kind: Kind) -> Migration:
@@ -651,10 +651,10 @@ def _adopt(d: Draft, o: MigrationSeen | ProgressSeen, kind: Kind | None = None) 
             continue
         if m.destination and o.destination and m.destination != o.destination:
             continue
-        if final and o.created_at is not None and o.created_at < m.begun_at - 60.0 and m.kind is not Kind.EVACUATION:
-            ended = o.updated_at if isinstance(o, MigrationSeen) else None
-            if ended is not None and ended < m.begun_at - CLOCK_MARGIN_S:
-                continue  # an older row that ended before this one began
+        if final and isinstance(o, MigrationSeen) and o.updated_at is not None:
+            heard_at = m.emitted_at or m.begun_at
+            if o.updated_at < heard_at - CLOCK_MARGIN_S:
+                continue  # an older row, that ended before this one was heard of
         if not m.open and not final:
             continue
         return m
