@@ -262,7 +262,8 @@ def _fold_server(d: Draft, o: ServerSeen) -> None:
 def _fold_server_row(d: Draft, o: ServerSeen) -> None:
     known = d.server(o.server_id)
     if not _believe(o, known, d):
-        if o.landing and known is not None and known.host is None and known.landing != o.landing:
+        fresh = known is not None and (o.updated_at or 0.0) >= (known.updated_at or 0.0)
+        if o.landing and known is not None and fresh and known.host is None and known.landing != o.landing:
             d.put(replace(known, landing=o.landing))
             d.touch(o.landing)
         return
@@ -1097,13 +1098,16 @@ def _judge_host(d: Draft, name: str) -> None:
         host = replace(host, quiet=False)
         d.put(host)
     host = _judge_drain(d, host, here, moves)
+    # Once it has arrived, a server counts by its host; an unconfirmed move then holds its source alone.
+    moves = [m for m in moves if m.source == name or m.phase in MOVING_PHASES]
     arriving = [m for m in moves if m.destination == name or m.phase is Phase.REVERTING]
     if host.emptied and name not in d.emptied and (here or landing or arriving):
         host = replace(host, emptied=False)
         d.put(host)
     waiting = [m for m in moves if m.verdict is None]
     v = d.verification(name)
-    candidate = not (here or landing or waiting)
+    # A server said to be landing here stops no pass: if it is, Placement holds it here; if not, the pass settles that.
+    candidate = not (here or waiting)
     if not d.policy.has_cloud:
         return
     if host.emptied:

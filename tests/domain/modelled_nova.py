@@ -660,7 +660,8 @@ class Run:
 
     def do_evacuate(self, s: object) -> None:
         assert isinstance(s, ServerT)
-        if s.host and not s.busy and not s.deleted and not self.nova.hosts[s.host].up:
+        active = s.state in ("active", "error")  # Nova evacuates no other
+        if s.host and active and not s.busy and not s.deleted and not self.nova.hosts[s.host].up:
             self.step(self.nova.evacuate(s))
 
     def do_restart(self, host: object) -> None:
