@@ -251,14 +251,11 @@ class Leading:
     def stop(self, timeout_s: float) -> None:
         until = self._clock.monotonic() + timeout_s
         self._stopping.set()
-        if self.polls is not None:
-            self.polls.stop()
-        threads = [
-            threading.Thread(target=i.stop, args=(max(0.1, until - self._clock.monotonic()),), daemon=True)
-            for i in self.intakes
-        ]
+        threads = [threading.Thread(target=i.stop, args=(timeout_s,), daemon=True) for i in self.intakes]
         for thread in threads:
             thread.start()
+        if self.polls is not None:
+            self.polls.stop(timeout_s)
         for thread in threads:
             thread.join(max(0.1, until - self._clock.monotonic()))
 
@@ -389,14 +386,20 @@ class Daemon:
         left = max(0.5, STOP_S - 2.0 - (self.clock.monotonic() - began))
         self.dispatcher.stop(min(left, 3.0))
         if leading is not None:
-            try:
-                self.store.leases.release(leading.fence)
-            except StoreUnavailable:
-                pass
+            # A database that is locked or gone may keep us for longer than there is; then the lease runs out by itself.
+            release = threading.Thread(target=self._release, args=(leading.fence,), daemon=True)
+            release.start()
+            release.join(max(0.5, STOP_S - 1.0 - (self.clock.monotonic() - began)))
         self.api_server.stop()
         self.health_server.stop()
         self.store.close()
         log.info("stopped", took_s=round(self.clock.monotonic() - began, 2))
+
+    def _release(self, fence: Fence) -> None:
+        try:
+            self.store.leases.release(fence)
+        except StoreUnavailable:
+            pass
 
     # -- the scheduler's thread ---------------------------------------------------------------------------------------
 
