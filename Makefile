@@ -41,6 +41,7 @@ ifdef TRANSPORT_URL
 acceptance: export MAINTD_TRANSPORT_URL = $(TRANSPORT_URL)
 endif
 acceptance: $(STAMP)-test
+	@$(BIN)/python -m pytest -q tests/acceptance/test_judge.py
 	@$(BIN)/python -m tests.acceptance $(if $(CLOUD),--cloud '$(CLOUD)') $(if $(STORY),--story $(STORY)) \
 	    $(if $(REPEAT),--repeat $(REPEAT)) $(if $(HOST),--host '$(HOST)') $(if $(SERVERS),--servers $(SERVERS)) \
 	    $(if $(IMAGE),--image '$(IMAGE)') $(if $(FLAVOR),--flavor '$(FLAVOR)') \

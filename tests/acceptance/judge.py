@@ -67,6 +67,8 @@ class Facts:
     requests: dict[str, str | None] = field(default_factory=dict)
     """Nova's request ids of what was done by hand, by the event that follows from it."""
     opened_at: float | None = None
+    residue_accepted: bool = False
+    """The operator accepts what evacuations leave: Nova goes on showing that, and it is not held against maintd."""
     loose: frozenset[str] = frozenset()
     """Host events whose place in the order is not fixed."""
 
@@ -281,7 +283,7 @@ def proof(facts: Facts) -> list[str]:
                 faults.append(f"host.emptied: pass {number} has no {wanted}")
         for read in reads:
             if read["read"] in ("os-hypervisors", "servers", "allocations") and read["count"]:
-                if not (read["read"] == "allocations" and data["warnings"]):
+                if not (read["read"] == "allocations" and facts.residue_accepted):
                     faults.append(f"host.emptied: pass {number} found {read['count']} of {read['read']}")
     first, second = (min(instant(read["at"]) for read in passes[n]) for n in sorted(passes))
     if second - first < facts.settle_s - 1.0:
@@ -291,12 +293,18 @@ def proof(facts: Facts) -> list[str]:
     return faults
 
 
-def last_held(facts: Facts) -> Sample | None:
-    """The last look before host.emptied was decided that found something on the host."""
-    assert facts.emptied is not None
-    decided_at = instant(facts.emptied.event["time"])
-    held = [s for what in ("nova", "placement") for s in facts.watcher.of(what) if s.held and s.asked_at <= decided_at]
-    return max(held, key=lambda s: s.asked_at, default=None)
+def _holding(facts: Facts, sample: Sample) -> list[str]:
+    """What a look found that keeps the host from being empty."""
+    if not facts.residue_accepted:
+        return sorted(sample.held)
+    # What an evacuation leaves until the compute is back: its row, done, and the server's claim on its old host too.
+    return sorted(h for h in sample.held if not h.endswith("(done)") and h not in facts.servers)
+
+
+def last_held(facts: Facts, decided_at: float) -> Sample | None:
+    """The last look before a moment that found something on the host."""
+    looks = [s for what in ("nova", "placement") for s in facts.watcher.of(what) if s.asked_at <= decided_at]
+    return max((s for s in looks if _holding(facts, s)), key=lambda s: s.asked_at, default=None)
 
 
 def not_early(facts: Facts) -> list[str]:
@@ -307,17 +315,18 @@ def not_early(facts: Facts) -> list[str]:
         return []
     faults: list[str] = []
     decided_at = instant(emptied.event["time"])
-    last = last_held(facts)
+    last = last_held(facts, decided_at)
     if last is None:
         faults.append("the watcher never saw anything on the host: nothing is proven")
     elif decided_at - last.asked_at < facts.settle_s:
         faults.append(
             f"EARLY: host.emptied was decided {decided_at - last.asked_at:.3f} s after {last.what} last showed "
-            f"{', '.join(sorted(last.held))}; settle_s is {facts.settle_s:g}"
+            f"{', '.join(_holding(facts, last))}; settle_s is {facts.settle_s:g}"
         )
     until = facts.opened_at if facts.opened_at is not None else decided_at
     for sample in facts.watcher.held_between(decided_at, until):
-        faults.append(f"EARLY: {sample.what} showed {', '.join(sorted(sample.held))} after host.emptied")
+        if found := _holding(facts, sample):
+            faults.append(f"EARLY: {sample.what} showed {', '.join(found)} after host.emptied")
     for what in ("nova", "placement"):
         looks = [s for s in facts.watcher.of(what) if decided_at - facts.settle_s <= s.asked_at <= decided_at]
         if len(looks) < max(2, facts.settle_s / 3):

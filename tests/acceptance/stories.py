@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from tests.acceptance.cloud import CloudSays, until
 from tests.acceptance.judge import Facts
+from tests.acceptance.receiver import Heard
 from tests.acceptance.stage import Fault, Stage
 
 REASON = "maintenance: acceptance story"
@@ -42,8 +43,8 @@ def _close(stage: Stage, host_events: tuple[str, ...] = A_DRAIN, loose: frozense
     return facts
 
 
-def _emptied(stage: Stage, facts: Facts, within_s: float = 60.0) -> None:
-    stage.expect("host.emptied", facts.settle_s + within_s)
+def _emptied(stage: Stage, facts: Facts, within_s: float = 60.0) -> Heard:
+    return stage.expect("host.emptied", facts.settle_s + within_s)
 
 
 def _open(stage: Stage, facts: Facts) -> Facts:
@@ -129,21 +130,41 @@ def evacuate(stage: Stage) -> Facts:
         raise Fault(f"the host's blockers are {kinds}, without a residue for each server")
     stage.say("every server is blocked by its residue, as it must be")
     stage.compute(start=True)
+    _lift(stage)
+    _emptied(stage, facts, within_s=150.0)
+    return _open(stage, facts)
+
+
+def accept(stage: Stage) -> Facts:
+    """A host dies for good, and [drain] accept_residue is set: empty though the compute is gone, the residue named."""
+    facts = _dead(stage, {"accept_residue": "true"})
+    emptied = _emptied(stage, facts)
+    named = {note["server_id"] for note in emptied.data["residue"]}
+    if named != facts.servers.keys():
+        raise Fault(f"host.emptied names the residue of {named}, not of each evacuated server")
+    facts.residue_accepted = True
+    stage.compute(start=True)
+    _lift(stage)
+    return _open(stage, facts)
+
+
+def _lift(stage: Stage) -> None:
+    """Lift the force-down; Nova refuses until the compute has dealt with what was evacuated from it."""
 
     def lifted() -> bool:
         try:
             stage.force_down(False)
             return True
-        except CloudSays:  # refused until the compute has dealt with its evacuations
+        except CloudSays:
             return False
 
     if not until(lifted, 120.0, 3.0):
         raise Fault("Nova would not lift the force-down")
-    _emptied(stage, facts, within_s=150.0)
-    return _open(stage, facts)
+    stage.expect("service.force_down_lifted", SOON_S)
 
 
 def _dead(stage: Stage, drain: dict[str, str]) -> Facts:
+    """Servers on a host whose compute is stopped, forced down, closed and evacuated."""
     servers = stage.create()
     stage.go(drain)
     watcher = stage.watch()
@@ -171,5 +192,7 @@ def _dead(stage: Stage, drain: dict[str, str]) -> Facts:
     return facts
 
 
-STORIES: dict[str, Callable[[Stage], Facts]] = {story.__name__: story for story in (drain, cold, abort, evacuate)}
+STORIES: dict[str, Callable[[Stage], Facts]] = {
+    story.__name__: story for story in (drain, cold, abort, evacuate, accept)
+}
 """By name."""
