@@ -26,9 +26,10 @@ from maintd.clock import Clock, SystemClock
 from maintd.config import Config
 from maintd.delivery.dispatcher import LEASE_S as DELIVERY_LEASE_S
 from maintd.delivery.dispatcher import Dispatcher
+from maintd.delivery.routing import mistaken
 from maintd.delivery.sinks.webhook import webhook_endpoint
 from maintd.domain import emptiness
-from maintd.domain.events import CloudEvent
+from maintd.domain.events import CATALOGUE, CloudEvent
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Blocker, Bus, Knowledge, Policy
 from maintd.domain.observations import BusSeen, DrainRequested, Observation, ResidueCleared
@@ -182,6 +183,7 @@ class Leading:
             )
         self.states: dict[str, tuple[str, str]] = {}
         self.rights: tuple[str, ...] = ()
+        self._counted: dict[str, tuple[int, int]] = {}
         self._stopping = threading.Event()
         self.reconciled_at: float | None = None
         self.intakes = [Intake(bus, self._admit, self._bus_state, clock) for bus in config.buses]
@@ -260,7 +262,7 @@ class Leading:
             thread.join(max(0.1, until - self._clock.monotonic()))
 
     def turn(self) -> None:
-        """One turn of the scheduler: late observations, then timers."""
+        """One turn of the scheduler: late observations, then timers, then what the intakes have counted."""
         while self._pending:
             observation = self._pending[0]
             self.admission.admit((observation,))
@@ -268,6 +270,13 @@ class Leading:
             if self.polls is not None:
                 self.polls.wake()
         self.admission.tick(self._clock.now())
+        for intake in self.intakes:
+            dropped, restarts = self._counted.get(intake.bus.name, (0, 0))
+            if intake.dropped > dropped:
+                self._metrics.notifications_dropped.labels(intake.bus.name).inc(intake.dropped - dropped)
+            if intake.restarts > restarts:
+                self._metrics.bus_restarts.labels(intake.bus.name).inc(intake.restarts - restarts)
+            self._counted[intake.bus.name] = (intake.dropped, intake.restarts)
 
 
 class Daemon:
@@ -358,6 +367,14 @@ class Daemon:
             cloud=self.config.cloud is not None,
             webhooks=[w.name for w in self.config.webhooks],
         )
+        known = [f"maintd.{middle}.v1" for middle in CATALOGUE]
+        for webhook in self.config.webhooks:
+            for pattern in mistaken(webhook.event_types, known):
+                log.warning(
+                    "pattern_matches_nothing",
+                    detail=f"[webhook:{webhook.name}] event_types: {pattern!r} matches no event type that maintd has; "
+                    "types are written in full, as in maintd.host.*",
+                )
         if self.config.cloud is None:
             log.warning("no_cloud", detail="No [cloud] is configured: host.emptied will never be published.")
         if not self.config.buses:
