@@ -443,8 +443,13 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
         if same_request and transition.begins and o.emitted_at <= m.emitted_at + CLOCK_MARGIN_S:
             return None
     if open_ is not None:
-        if not transition.begins or not _is_another(open_, o):
+        elsewhere = bool(o.source and open_.source and o.source != open_.source)
+        if elsewhere and o.emitted_at <= open_.emitted_at:
+            return None  # a late word of an earlier move, from another host
+        if not elsewhere and (not transition.begins or not _is_another(open_, o)):
             return open_
+        if not (transition.begins or transition.joins):
+            return None
         # The end of the old one was lost: a new one could not have begun before it.
         server = d.server(o.server_id)
         there = open_.destination is not None and server is not None and server.host == open_.destination
