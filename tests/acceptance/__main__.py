@@ -196,7 +196,8 @@ def once(stage: Stage, name: str) -> tuple[list[str], judge.Delay | None]:
         stage.say(
             f"last allocation freed -> webhook: {delay.total_s:.2f} s (or up to {delay.sure_s:.2f} less): first pass "
             f"after {delay.first_pass_s:.2f}, second {delay.apart_s:.2f} later, read and decided in "
-            f"{delay.second_pass_s:.2f}, sent in {delay.webhook_s * 1000:.0f} ms"
+            f"{delay.second_pass_s:.2f}, sent in {delay.webhook_s * 1000:.0f} ms; the slowest of our own questions "
+            f"meanwhile took {delay.slowest_look_s:.2f}"
         )
     return judge.told(facts), delay
 
@@ -217,8 +218,8 @@ def report(rounds: list[Round], args: argparse.Namespace) -> list[str]:
             d = r.delay
             late = "  OVER THE BAR" if d.total_s > bar else ""
             print(
-                f"  {r.story} {r.number:2}  {d.total_s:7.2f} (-{d.sure_s:.2f})  first pass +{d.first_pass_s:.2f}  "
-                f"second +{d.apart_s:.2f}  decided +{d.second_pass_s:.2f}  load {r.load:.1f}{late}"
+                f"  {r.story} {r.number:2}  {d.total_s:7.2f} (-{d.sure_s:.2f})  first pass {d.first_pass_s:+.2f}  "
+                f"second +{d.apart_s:.2f}  decided +{d.second_pass_s:.2f}  slowest look {d.slowest_look_s:.2f}  load {r.load:.1f}{late}"
             )
             if late and args.hold_bar:
                 over.append(f"{r.story} {r.number}: host.emptied took {d.total_s:.2f} s, over the bar of {bar:g} s")

@@ -242,7 +242,8 @@ def _migration_told(facts: Facts, events: Sequence[Heard], row: Mapping[str, Any
                 faults.append(f"{h.type}: {member} is {h.data[member]!r}, Nova says {value!r}")
         word = h.type.removeprefix("migration.")
         if word in STATUSES:
-            if h.data["status"] not in STATUSES[word]:
+            unsaid = word == "awaiting_confirmation" and h.data["status"] is None  # the bus may be quicker than the API
+            if h.data["status"] not in STATUSES[word] and not unsaid:
                 faults.append(f"{h.type}: status {h.data['status']!r}")
             if not 0 <= h.data["duration_seconds"] <= h.received_at - instant(events[0].event["time"]) + 120.0:
                 faults.append(f"{h.type}: duration_seconds {h.data['duration_seconds']}")
@@ -349,6 +350,8 @@ class Delay:
     apart_s: float
     second_pass_s: float
     webhook_s: float
+    slowest_look_s: float
+    """How long the watcher's own slowest question took while maintd read its two passes: the cloud's part in it."""
 
     @property
     def total_s(self) -> float:
@@ -368,6 +371,8 @@ def delay(facts: Facts) -> Delay | None:
     reads = emptied.data["proof"]
     numbers = sorted({read["pass"] for read in reads})
     begun = [min(instant(read["at"]) for read in reads if read["pass"] == n) for n in numbers]
+    ended = [max(instant(read["at"]) for read in reads if read["pass"] == n) for n in numbers]
+    looks = facts.watcher.of("placement") + facts.watcher.of("nova")
     return Delay(
         freed_at=freed[0],
         sure_s=freed[1] - freed[0],
@@ -375,4 +380,16 @@ def delay(facts: Facts) -> Delay | None:
         apart_s=begun[-1] - begun[0],
         second_pass_s=decided_at - begun[-1],
         webhook_s=emptied.received_at - decided_at,
+        slowest_look_s=max(
+            (
+                s.answered_at - s.asked_at
+                for s in looks
+                if any(_meets(s, b, e) for b, e in zip(begun, ended, strict=True))
+            ),
+            default=0.0,
+        ),
     )
+
+
+def _meets(sample: Sample, begin: float, end: float) -> bool:
+    return sample.asked_at <= end and sample.answered_at >= begin
