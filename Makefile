@@ -16,7 +16,7 @@ help:
 	@echo 'make test         install, bring RabbitMQ, run the tests (PYTEST_ARGS="-k name" to choose)'
 	@echo 'make lint         ruff, mypy --strict, the import contract, systemd-analyze, promtool'
 	@echo 'make acceptance   the story against a real Nova: CLOUD=NAME TRANSPORT_URL=rabbit://... [REPEAT=10] [HOST=...]'
-	@echo 'make bench        what it costs, as ratios in one run'
+	@echo 'make bench        what it costs, as ratios in one run (QUICK=1 to see that it works)'
 	@echo 'make config       write etc/maintd/maintd.conf anew from the options in the code'
 	@echo 'make clean        remove $(VENV) and what was built'
 
@@ -49,7 +49,7 @@ acceptance: $(STAMP)-test
 	    $(if $(START_COMPUTE),--start-compute '$(START_COMPUTE)') $(ACCEPTANCE_ARGS)
 
 bench: $(STAMP)-test $(STAMP)-rabbitmq
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 config: $(STAMP)-run
 	@$(BIN)/oslo-config-generator --config-file etc/maintd/maintd-config-generator.conf

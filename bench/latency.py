@@ -90,4 +90,3 @@ def _mix_probes_in(messages: Path) -> None:
         inner["message_id"] = str(uuid.uuid4())
         lines[place] = f"{key}\t{wire_body(inner)}"
     messages.write_text("\n".join(lines) + "\n", encoding="utf-8")
-

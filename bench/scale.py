@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from bench import mix, support
+from bench import mix
 from bench.support import ROOT, Row, Setting, tell
 
 BAR = 1.2
@@ -32,9 +32,7 @@ def measure(setting: Setting) -> Row:
     for name, (hosts, servers) in (("small", SMALL), ("large", large)):
         tell(f"making a cloud of {hosts} hosts and {servers} servers")
         # One round more than is counted: the first fills caches.
-        loads[name] = mix.prepare(
-            setting.folder / name, hosts=hosts, servers=servers, count=(rounds + 1) * of_each
-        )
+        loads[name] = mix.prepare(setting.folder / name, hosts=hosts, servers=servers, count=(rounds + 1) * of_each)
     children = {name: _Child(load) for name, load in loads.items()}
     try:
         rates: dict[str, list[dict[str, float]]] = {name: [] for name in children}
@@ -48,9 +46,7 @@ def measure(setting: Setting) -> Row:
             child.close()
     wall = {name: statistics.median(one["wall_us"] for one in got) for name, got in rates.items()}
     work = {name: statistics.median(one["processor_us"] for one in got) for name, got in rates.items()}
-    ratios = [
-        b["wall_us"] / a["wall_us"] for a, b in zip(rates["small"], rates["large"], strict=True)
-    ]
+    ratios = [b["wall_us"] / a["wall_us"] for a, b in zip(rates["small"], rates["large"], strict=True)]
     ratio = statistics.median(ratios)
     tell(f"processor time for each: small {work['small']:.0f} us, large {work['large']:.0f} us")
     return Row(

@@ -41,4 +41,3 @@ def measure(setting: Setting) -> Row:
         most <= BAR_MIB and loaded["took_s"] <= BAR_S,
         {"loaded_mib": at_rest, "working_mib": working, "peak_mib": most, "reload_s": loaded["took_s"]},
     )
-

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -164,12 +165,16 @@ class Daemon:
 
     def wait_said(self, event: str, timeout_s: float = 60.0, **values: object) -> dict[str, Any]:
         """The same, as soon as it is there."""
-        wait_until(
-            lambda: self._process.poll() is not None or self.said(event, **values) is not None, timeout_s, event
-        )
+        wait_until(lambda: self._process.poll() is not None or self.said(event, **values) is not None, timeout_s, event)
         told = self.said(event, **values)
         if told is None:
             raise RuntimeError(f"the daemon has ended:\n{self._log.read_text(errors='replace')[-3000:]}")
+        return told
+
+    def status(self) -> dict[str, Any]:
+        """What `maintd status` would ask."""
+        with urllib.request.urlopen(f"{self.wait_said('started')['api']}/v1/status", timeout=10.0) as answer:  # noqa: S310
+            told: dict[str, Any] = json.load(answer)
         return told
 
     def memory_mib(self) -> tuple[float, float]:
@@ -207,7 +212,12 @@ def wait_quiet(receiver: Receiver, timeout_s: float = 120.0) -> None:
 
 
 def sections(
-    database: Path, receiver: str, *, transport_url: str = "", cloud: dict[str, Any] | None = None, settle_s: float = 15.0
+    database: Path,
+    receiver: str,
+    *,
+    transport_url: str = "",
+    cloud: dict[str, Any] | None = None,
+    settle_s: float = 15.0,
 ) -> dict[str, dict[str, object]]:
     """A daemon's configuration."""
     found: dict[str, dict[str, object]] = {

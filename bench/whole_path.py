@@ -57,7 +57,7 @@ def measure(setting: Setting) -> Row:
         f">= {BAR}",
         f"{ratio:.2f} ({statistics.median(rates['maintd']):.0f}/s against {statistics.median(rates['stock']):.0f}/s)",
         ratio >= BAR,
-        {"ratio": ratio, "ratios": ratios, "rates": rates, "processor_us": processor_us, "mean_bytes": size, "count": count},
+        {"ratio": ratio, "ratios": ratios, "rates": rates, "processor_us": processor_us, "mean_bytes": size},
     )
 
 
