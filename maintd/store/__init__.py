@@ -28,7 +28,7 @@ from maintd.store.fleet import Commit, FleetStore
 from maintd.store.leases import Fence, Leases
 from maintd.store.message_ids import MessageIds
 from maintd.store.purge import Purge
-from maintd.store.quarantine import Quarantine
+from maintd.store.quarantine import LIMIT_BYTES, Quarantine
 from maintd.store.reading import Reading
 
 __all__ = [
@@ -46,11 +46,11 @@ __all__ = [
 class Store:
     """One database with maintd's tables. Made by `open_store`."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, quarantine_bytes: int = LIMIT_BYTES) -> None:
         self._database = database
         self._clock = clock
         self._message_ids = MessageIds(database)
-        self._fleet = FleetStore(database, self._message_ids)
+        self._fleet = FleetStore(database, self._message_ids, quarantine_bytes)
         self.leases = Leases(database)
         self.events = Events(database)
         self.deliveries = Deliveries(database)
@@ -121,15 +121,21 @@ class Store:
         self._database.close()
 
 
-def open_store(connection: str, clock: Clock, *, tables: Literal["any", "current", "upgrade"] = "any") -> Store:
+def open_store(
+    connection: str,
+    clock: Clock,
+    *,
+    tables: Literal["any", "current", "upgrade"] = "any",
+    quarantine_bytes: int = LIMIT_BYTES,
+) -> Store:
     """A store on `connection`, a SQLAlchemy URL (sqlite, MariaDB by PyMySQL, PostgreSQL by psycopg).
 
     `tables`: "any" looks at nothing (then call `upgrade`, or `version`); "current" refuses tables of another version;
     "upgrade" is for the daemon: SQLite's are brought up to date, a server's must be current already, since another
-    controller may still run the version before. Raises OperatorError for what the operator has to mend, and
+    controller may still run the version before. `quarantine_bytes` bounds quarantine at every commit. Raises OperatorError for what the operator has to mend, and
     StoreUnavailable when tables were to be looked at and the database does not answer.
     """
-    store = Store(Database(connection), clock)
+    store = Store(Database(connection), clock, quarantine_bytes)
     try:
         if tables == "upgrade" and store.embedded:
             store.upgrade()

@@ -119,9 +119,10 @@ class Shelf:
 class FleetStore:
     """`store.commit` and `.load_fleet`."""
 
-    def __init__(self, database: Database, message_ids: MessageIds) -> None:
+    def __init__(self, database: Database, message_ids: MessageIds, quarantine_bytes: int) -> None:
         self._database = database
         self._message_ids = message_ids
+        self._quarantine_bytes = quarantine_bytes
         self._fence = FenceCheck(database)
         self._events = Appending(database)
         self._upserts = {kind: _upsert(database, shelf) for kind, shelf in SHELVES.items()}
@@ -206,7 +207,7 @@ class FleetStore:
         if commit.message_ids:
             self._message_ids.add(connection, commit.message_ids, commit.at)
         if commit.quarantined:
-            quarantine.add(connection, commit.quarantined)
+            quarantine.add(connection, commit.quarantined, self._quarantine_bytes)
 
 
 def _same(row: Row) -> Row:

@@ -41,8 +41,8 @@ class Quarantine:
         return {row[0]: row[1] for row in rows}
 
 
-def add(connection: Connection, messages: Sequence[Quarantined], limit_bytes: int | None = None) -> None:
-    """Keep these, and let go of the oldest beyond the limit (LIMIT_BYTES unless told)."""
+def add(connection: Connection, messages: Sequence[Quarantined], limit_bytes: int) -> None:
+    """Keep these, and let go of the oldest beyond the limit."""
     rows = [
         {
             "at": message.at,
@@ -56,7 +56,7 @@ def add(connection: Connection, messages: Sequence[Quarantined], limit_bytes: in
         for message in messages
     ]
     connection.execute(insert(quarantine), rows)
-    shrink(connection, LIMIT_BYTES if limit_bytes is None else limit_bytes)
+    shrink(connection, limit_bytes)
 
 
 def shrink(connection: Connection, limit_bytes: int, rows: int = 1000) -> int:

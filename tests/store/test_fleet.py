@@ -284,9 +284,9 @@ def test_a_doubtful_commit_gives_the_fence_up(
     assert set(BARE) == loaded(store)
 
 
-def test_quarantine_never_outgrows_its_limit(store: Store, fence: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quarantine_never_outgrows_its_limit(connection: str, clock: ManualClock, store: Store, fence: Fence) -> None:
     """Beyond the limit in bytes the oldest messages go, in the transaction that adds new ones."""
-    monkeypatch.setattr("maintd.store.quarantine.LIMIT_BYTES", 1000)
+    store = open_store(connection, clock, quarantine_bytes=1000)
     for number in range(30):
         bad = Quarantined(NOW + number, "default", f"reason-{number % 2}", None, f"m\x00-{number}", b"x" * 100)
         store.commit(Commit(fence, quarantined=[bad]))
@@ -295,6 +295,7 @@ def test_quarantine_never_outgrows_its_limit(store: Store, fence: Fence, monkeyp
     assert [NOW + number for number in range(29, 19, -1)] == [one.at for one in kept]
     assert {"reason-0": 5, "reason-1": 5} == store.quarantine.counts()
     assert (b"x" * 100, "default") == (kept[0].body, kept[0].bus)
+    store.close()
 
 
 def test_texts_are_shared(store: Store, fence: Fence) -> None:
