@@ -132,8 +132,10 @@ def open_store(
 
     `tables`: "any" looks at nothing (then call `upgrade`, or `version`); "current" refuses tables of another version;
     "upgrade" is for the daemon: SQLite's are brought up to date, a server's must be current already, since another
-    controller may still run the version before. `quarantine_bytes` bounds quarantine at every commit. Raises OperatorError for what the operator has to mend, and
-    StoreUnavailable when tables were to be looked at and the database does not answer.
+    controller may still run the version before. `quarantine_bytes` bounds quarantine at every commit.
+
+    Raises OperatorError for what the operator has to mend, and StoreUnavailable when tables were to be looked at and
+    the database does not answer.
     """
     store = Store(Database(connection), clock, quarantine_bytes)
     try:
