@@ -25,9 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 class Child:
     """One daemon. `status` is None while it lives, then its exit status, or minus the signal that ended it."""
 
-    def __init__(self, number: int, log: Path) -> None:
+    def __init__(self, number: int, config: Path) -> None:
         self.number = number
-        self.log = log
+        self.log = config.with_name(f"{config.stem}.log")
+        self.has_bus = "[bus]" in config.read_text()
         self.pid: int | None = None
         self.api = ""
         self.metrics = ""
@@ -83,6 +84,7 @@ class Child:
         status = self.get("/v1/status")
         states = status["bus_states"]
         heard = bool(status["leading"]) and all(state == "connected" for state in states.values())
+        heard = heard and bool(states) == self.has_bus
         return heard and (status["baselined_at"] is not None or not status["cloud"]["configured"])
 
     def wait_connected(self, timeout_s: float = 30.0) -> Child:
@@ -145,7 +147,7 @@ class Nursery:
             "the nursery has not imported maintd: " + (self._folder / "nursery.log").read_text()
         )
         number = next(self._numbers)
-        child = Child(number, config.with_name(f"{config.stem}.log"))
+        child = Child(number, config)
         order = {
             "spawn": number,
             "config": str(config),

@@ -187,6 +187,7 @@ class World:
         servers: dict[str, int] | None = None,
         timing: Timing = QUICK,
         settle_s: float = 1.0,
+        timeout_s: float = 5.0,
         seed: int = 1,
         with_cloud: bool = True,
         database: str | None = None,
@@ -194,7 +195,7 @@ class World:
         publish: bool = True,
     ) -> None:
         """`transport_url` is the daemon's way to the broker where it is not the cloud's."""
-        self.folder, self.name, self.settle_s = folder, name, settle_s
+        self.folder, self.name, self.settle_s, self.timeout_s = folder, name, settle_s, timeout_s
         folder.mkdir(parents=True, exist_ok=True)
         self.clock = SystemClock()
         self.publisher: Queued | None = None
@@ -235,7 +236,9 @@ class World:
         if with_cloud:
             auth = self.rest.cloud_config()["auth"]
             lines = "\n".join(f"{key} = {value}" for key, value in auth.items())
-            text.append(f"[cloud]\nauth_type = password\nregion_name = RegionOne\ntimeout_s = 5\n{lines}")
+            text.append(
+                f"[cloud]\nauth_type = password\nregion_name = RegionOne\ntimeout_s = {self.timeout_s}\n{lines}"
+            )
         path = self.folder / f"{stem}.conf"
         path.write_text("\n\n".join(text) + f"\n{more}")
         path.chmod(0o600)
