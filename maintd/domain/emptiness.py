@@ -400,6 +400,11 @@ def judge_pass(
     return Finding(at, tuple(out), tuple(warnings), proof), still
 
 
+def rows_shown(reads: tuple[object, ...]) -> set[str]:
+    """The servers of which a pass showed any migration row at all."""
+    return {m.server_id for r in reads if isinstance(r, PassRead) for m in _rows(r)}
+
+
 def _rows(read: PassRead) -> list[MigrationSeen]:
     return [m for m in read.found if isinstance(m, MigrationSeen)]
 

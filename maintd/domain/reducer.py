@@ -346,13 +346,15 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     for m in d.migrations_of(o.server_id):
         if m.open:
             source = d.host(m.source)
-            if source is not None and source.name != host and (source.forced_down or source.up is False):
+            if source is not None and m.kind is Kind.EVACUATION:
+                _leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
+            elif source is not None and source.name != host and _is_down(source):
                 _leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             _end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
     if host is not None:
         held = d.host(host)
-        gone = held is not None and (held.forced_down or held.up is False)
+        gone = held is not None and _is_down(held)
         if o.local_delete or (o.because.origin == "api" and gone):
             _leave_residue(d, host, o.server_id, "deleted_while_down")
         _moved(d, host, None)
@@ -416,7 +418,8 @@ def _fold_step(d: Draft, o: ServerSeen) -> None:
         moved_at=d.now if phase != migration.phase or migration.moved_at == 0.0 else migration.moved_at,
     )
     _put_migration(d, new, migration)
-    if kind is Kind.EVACUATION and new.source and transition.phase in (Phase.RUNNING, Phase.FINISHING):
+    if kind is Kind.EVACUATION and new.source and said is not Phase.FAILED:
+        # From the asking on: the rest of the story may go unheard, and a delete would hide it from Nova too.
         _leave_residue(d, new.source, new.server_id, "evacuated", new.migration_uuid)
     if verdict_at is not None and verdict_at <= d.now and verdict is not None:
         _end(d, new, verdict, None)
@@ -836,10 +839,8 @@ def _fold_servers_listed(d: Draft, o: ServersListed) -> None:
         # Not here any more; elsewhere or deleted. Where, somebody else will say.
         d.put(replace(s, host=None, seen_at=d.now))
         old = d.host(s.host)
-        if old is not None and (old.forced_down or old.up is False) and d.open_migration_of(s.server_id) is None:
-            elsewhere = any(m.kind is Kind.EVACUATION and m.source == old.name for m in d.migrations_of(s.server_id))
-            if not elsewhere:
-                _leave_residue(d, old.name, s.server_id, "deleted_while_down")
+        if old is not None and _is_down(old) and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):
+            _leave_residue(d, old.name, s.server_id, "deleted_while_down")
         _moved(d, s.host, None)
 
 
@@ -970,6 +971,8 @@ def _fold_pass_read(d: Draft, o: PassRead) -> None:
     if o.error is None and not (o.read is Read.SERVICE and o.complete):
         d.put(v)
         return
+    _leave_vanished(d, host, v)
+    v = replace(d.verification(host.name), reads=v.reads)
     over = replace(v, reads=(), begun_at=None)
     if v.begun_generation != v.generation or v.named_at > began_at:
         wait_s = VERIFY_BACKOFF_S[min(v.tries, len(VERIFY_BACKOFF_S) - 1)]
@@ -1026,6 +1029,24 @@ def _fold_pass_read(d: Draft, o: PassRead) -> None:
     d.touch(host.name)
 
 
+def _leave_vanished(d: Draft, host: Host, v: Verification) -> None:
+    """A move away from a dead host of which Nova shows no row any more: its server was deleted, its disks were not.
+
+    Nova removes the rows with the server (facts 2.6). What is left here then spoils the pass, and blocks the next.
+    """
+    if not _is_down(host) or emptiness.spoilt(v.reads):
+        return
+    shown = emptiness.rows_shown(v.reads)
+    for m in d.open_migrations_on(host.name):
+        if m.source == host.name and m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
+            kind = "evacuated" if m.kind is Kind.EVACUATION else "deleted_while_down"
+            _leave_residue(d, host.name, m.server_id, kind, m.migration_uuid)
+
+
+def _is_down(host: Host) -> bool:
+    return host.forced_down or host.up is False
+
+
 def _settling(d: Draft, finding: Finding) -> Blocker:
     return Blocker(
         "verifying",
@@ -1038,7 +1059,8 @@ def _settle_ghosts(d: Draft, host: Host, v: Verification) -> None:
     """A whole pass found nothing here: what we still hold here, unseen since it began, left without a word."""
     begun_at = v.begun_at or d.now
     for m in d.open_migrations_on(host.name):
-        if m.moved_at < begun_at:
+        # What has arrived elsewhere, or here, and waits to be confirmed is its source's affair.
+        if m.moved_at < begun_at and (m.source == host.name or m.phase in MOVING_PHASES):
             _end(d, m, m.verdict or Phase.FAILED, None)
     for server_id in sorted(d.servers_on(host.name) | d.landing_on(host.name)):
         s = d.server(server_id)
