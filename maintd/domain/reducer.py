@@ -469,7 +469,9 @@ def _is_another(open_: Migration, o: ServerSeen) -> bool:
         return False
     if o.because.request_id is not None and open_.request_id is not None:
         return o.because.request_id != open_.request_id and o.emitted_at > open_.emitted_at
-    return RANK[open_.phase] > RANK[Phase.PREPARING] and o.emitted_at > open_.emitted_at + CLOCK_MARGIN_S
+    # What the API showed under way had begun by then; a beginning emitted before is its own, and late.
+    heard_at = max(open_.emitted_at, open_.moved_at) if open_.migration_uuid is not None else open_.emitted_at
+    return RANK[open_.phase] > RANK[Phase.PREPARING] and o.emitted_at > heard_at + CLOCK_MARGIN_S
 
 
 def _echo_of_ended(ended: list[Migration], o: ServerSeen) -> bool:
