@@ -219,7 +219,8 @@ def report(rounds: list[Round], args: argparse.Namespace) -> list[str]:
             late = "  OVER THE BAR" if d.total_s > bar else ""
             print(
                 f"  {r.story} {r.number:2}  {d.total_s:7.2f} (-{d.sure_s:.2f})  first pass {d.first_pass_s:+.2f}  "
-                f"second +{d.apart_s:.2f}  decided +{d.second_pass_s:.2f}  slowest look {d.slowest_look_s:.2f}  load {r.load:.1f}{late}"
+                f"second +{d.apart_s:.2f}  decided +{d.second_pass_s:.2f}  slowest look {d.slowest_look_s:.2f}  "
+                f"load {r.load:.1f}{late}"
             )
             if late and args.hold_bar:
                 over.append(f"{r.story} {r.number}: host.emptied took {d.total_s:.2f} s, over the bar of {bar:g} s")
