@@ -47,7 +47,8 @@ def test_without_a_bus(nursery: Nursery, new_world: Callable[..., World]) -> Non
     world.move_away("cmp-01", "cmp-02")
     emptied = world.receiver.wait_for("host.emptied", "cmp-01", timeout_s=45.0)
 
-    assert (True, 1) == (started["data"]["found"], started["data"]["servers_total"])
+    assert started["data"]["found"] is True
+    assert started["data"]["servers_total"] in (None, 1)  # null while the list of its servers is not read to the end
     assert started["data"]["drain_id"] == emptied["data"]["drain_id"]
     assert daemon.said("no_bus", detail="polled")
     wait_until(lambda: daemon.get("/v1/hosts/cmp-01")["empty"], what="the host to be shown as empty")
