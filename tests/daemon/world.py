@@ -12,7 +12,6 @@ import json
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -192,15 +191,17 @@ class World:
         with_cloud: bool = True,
         database: str | None = None,
         transport_url: str | None = None,
-        publish: bool = True,
     ) -> None:
         """`transport_url` is the daemon's way to the broker where it is not the cloud's."""
         self.folder, self.name, self.settle_s, self.timeout_s = folder, name, settle_s, timeout_s
         folder.mkdir(parents=True, exist_ok=True)
+        self.broker_url = broker_url
         self.clock = SystemClock()
         self.publisher: Queued | None = None
-        if broker_url is not None and publish:
-            self.publisher = Queued(OsloBus(broker_url, exchange=name, retry=0))
+        self._bus: OsloBus | None = None
+        if broker_url is not None:
+            self._bus = OsloBus(broker_url, exchange=name, retry=0)
+            self.publisher = Queued(self._bus)
         self.cloud = Cloud(self.clock, self.publisher, seed=seed, timing=timing)
         for number in range(1, hosts + 1):
             self.cloud.add_host(f"cmp-{number:02d}")
@@ -264,7 +265,7 @@ class World:
         self.cloud.stop()
         self.truth.close()
         self.rest.stop()
-        if self.publisher is not None:
-            with closing(self.publisher):
-                pass
+        if self.publisher is not None and self._bus is not None:
+            self.publisher.close()
+            self._bus.close()
         self.receiver.close()
