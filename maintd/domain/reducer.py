@@ -13,11 +13,11 @@ of two whole verification passes that found nothing, with nothing seen of the ho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from maintd.domain import emptiness, events
+from maintd.domain.copying import replace
 from maintd.domain.detectors import stall
 from maintd.domain.events import Event, Instant
 from maintd.domain.fleet import NOTHING_CHANGED, Fleet, Outcome
@@ -68,6 +68,7 @@ from maintd.domain.observations import (
     ServersListed,
     ServiceSeen,
     ServicesListed,
+    Step,
     TaskFailed,
     TimerDue,
 )
@@ -87,6 +88,11 @@ V = TypeVar("V", bound=Value)
 
 class Draft:
     """The fleet as it would be: what changed lies over what is. Nothing of the fleet itself is touched."""
+
+    __slots__ = (
+        "fleet", "policy", "new_id", "because", "now", "changed", "removed", "forgotten", "touched", "departed",
+        "emptied", "requested", "before_events",
+    )  # fmt: skip
 
     def __init__(self, fleet: Fleet, ids: Callable[[], str], because: Because, now: float) -> None:
         self.fleet = fleet
@@ -133,6 +139,8 @@ class Draft:
         return held if held is not None else Verification(host)
 
     def migrations_of(self, server_id: str) -> list[Migration]:
+        if not self.changed and not self.forgotten:
+            return list(self.fleet.migrations_of(server_id))
         held = {m.key: m for m in self.fleet.migrations_of(server_id)}
         for (table, key), value in self.changed.items():
             if table is Migration and value.server_id == server_id:  # type: ignore[union-attr]
@@ -218,8 +226,10 @@ def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Ou
         return NOTHING_CHANGED
     for key in [key for table, key in draft.changed if table is Migration]:
         _judge_migration(draft, key)
+    closed = fleet.closed_hosts()
     for name in list(draft.touched):
-        _judge_host(draft, name)
+        if name in closed or (Host, name) in draft.changed:  # of a host that was open and is, nothing follows
+            _judge_host(draft, name)
     said = _diff(draft)
     saved = tuple(v for (table, key), v in draft.changed.items() if _held(fleet, table, key) != v)
     return Outcome(saved, tuple(draft.removed.values()), tuple(draft.forgotten.values()), tuple(said))
@@ -245,6 +255,7 @@ def _fold_server(d: Draft, o: ServerSeen) -> None:
             known.landing if known else None,
             *(h for m in d.migrations_of(o.server_id) if m.open for h in (m.source, m.destination)),
         )
+    _remember_evacuation(d, o)
     if known is not None and known.deleted_at is not None:
         if o.deleted and o.local_delete and o.host:
             _leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
@@ -257,6 +268,32 @@ def _fold_server(d: Draft, o: ServerSeen) -> None:
     elif o.trusted and o.because.origin == "notification":
         _infer_from_update(d, o, known)
     _fold_server_row(d, o)
+
+
+def _remember_evacuation(d: Draft, o: ServerSeen) -> None:
+    """From the first word of an evacuation on, its source may keep the server's disks, whatever goes unheard after it.
+
+    A delete hides the evacuation from Nova itself (facts 2.6). What was cleared stays cleared against late words.
+    """
+    if o.step is None or STEPS[o.step].kind is not Kind.EVACUATION or o.step is Step.REBUILD_ERROR or not o.source:
+        return
+    old = d.residue(f"{o.source}/{o.server_id}/evacuated")
+    if old is None or (old.cleared_at is not None and o.emitted_at > old.cleared_at + CLOCK_MARGIN_S):
+        _leave_residue(d, o.source, o.server_id, "evacuated")
+
+
+def _left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
+    """A server is suddenly elsewhere, or gone, whose host is dead: nothing but an unheard evacuation or delete does that.
+
+    Unless a move away from there is known to have been under way before the host died.
+    """
+    held = d.host(host)
+    if held is None or not _is_down(held):
+        return
+    if any(m.source == host and m.kind is not Kind.EVACUATION for m in d.migrations_of(server_id)):
+        return
+    if not any(d.residue(f"{host}/{server_id}/{kind}") for kind in ("evacuated", "deleted_while_down")):
+        _leave_residue(d, held.name, server_id, "evacuated")
 
 
 def _fold_server_row(d: Draft, o: ServerSeen) -> None:
@@ -289,11 +326,12 @@ def _fold_server_row(d: Draft, o: ServerSeen) -> None:
     if known is not None and _same_server(known, new):
         if known.updated_at == new.updated_at:
             return
-        d.put(replace(known, updated_at=new.updated_at, versioned_at=new.versioned_at, seen_at=new.seen_at))
+        d.put(new)
         return
     d.put(new)
     old_host = known.host if known else None
     if old_host != new.host:
+        _left_a_dead_host(d, old_host, new.server_id)
         _moved(d, old_host, new.host)
     elif o.because.origin == "api":
         d.touch(new.host)
@@ -352,6 +390,8 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
                 _leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             _end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
+    if known is not None and known.host != host:
+        _left_a_dead_host(d, known.host, o.server_id)
     if host is not None:
         held = d.host(host)
         gone = held is not None and _is_down(held)
@@ -418,9 +458,6 @@ def _fold_step(d: Draft, o: ServerSeen) -> None:
         moved_at=d.now if phase != migration.phase or migration.moved_at == 0.0 else migration.moved_at,
     )
     _put_migration(d, new, migration)
-    if kind is Kind.EVACUATION and new.source and said is not Phase.FAILED:
-        # From the asking on: the rest of the story may go unheard, and a delete would hide it from Nova too.
-        _leave_residue(d, new.source, new.server_id, "evacuated", new.migration_uuid)
     if verdict_at is not None and verdict_at <= d.now and verdict is not None:
         _end(d, new, verdict, None)
 
@@ -681,6 +718,10 @@ def _fold_evacuation_row(d: Draft, o: MigrationSeen) -> None:
             _clear_residue(d, left, "Nova: the evacuation is completed")
     elif o.status == "done":
         _leave_residue(d, o.source, o.server_id, "evacuated", o.migration_uuid)
+    elif o.status in ("failed", "error"):
+        mine = left is not None and left.cleared_at is None and left.migration_uuid in (None, o.migration_uuid)
+        if left is not None and mine and (o.updated_at or 0.0) > left.since - CLOCK_MARGIN_S:
+            _clear_residue(d, left, "Nova: the evacuation failed, the server is still here")
 
 
 def _fold_progress(d: Draft, o: ProgressSeen) -> None:
@@ -1232,17 +1273,21 @@ def _diff(d: Draft) -> list[Event]:
     """The edges between the fleet as it was and as it will be, in the order in which they are best heard."""
     out: list[Event] = list(d.before_events)
     because = d.because
-    hosts = [(d.fleet.host(key), v) for (table, key), v in d.changed.items() if table is Host]
-    for before, after in hosts:
-        if isinstance(after, Host):
-            _diff_service(out, before, after, because, d)
+    hosts: list[tuple[Host | None, Host]] = []
     drains: list[tuple[Drain | None, Drain]] = []
     migrations: list[tuple[Migration | None, Migration]] = []
-    for (_, key), value in list(d.changed.items()):
-        if isinstance(value, Drain):
-            drains.append((d.fleet.drain(key), value))
-        elif isinstance(value, Migration):
+    buses: list[tuple[Bus | None, Bus]] = []
+    for (_, key), value in d.changed.items():
+        if isinstance(value, Migration):
             migrations.append((d.fleet.migration(key), value))
+        elif isinstance(value, Host):
+            hosts.append((d.fleet.host(key), value))
+        elif isinstance(value, Drain):
+            drains.append((d.fleet.drain(key), value))
+        elif isinstance(value, Bus):
+            buses.append((d.fleet.bus(key), value))
+    for before, after in hosts:
+        _diff_service(out, before, after, because, d)
     for old, drain in drains:
         if old is None:
             out.append(
@@ -1259,13 +1304,11 @@ def _diff(d: Draft) -> list[Event]:
     for old_migration, migration in migrations:
         _diff_migration(out, old_migration, migration, because, d)
     for before, after in hosts:
-        if isinstance(after, Host):
-            _diff_emptiness(out, before, after, because, d)
+        _diff_emptiness(out, before, after, because, d)
     for old, drain in drains:
         _diff_drain(out, old, drain, because, d)
-    for (_, key), value in d.changed.items():
-        if isinstance(value, Bus):
-            _diff_bus(out, d.fleet.bus(key), value, because, d.now)
+    for old_bus, bus in buses:
+        _diff_bus(out, old_bus, bus, because, d.now)
     return out
 
 
@@ -1322,6 +1365,9 @@ def _diff_migration(out: list[Event], before: Migration | None, m: Migration, be
     speaks = m.phase != old_phase and m.phase in _ENDS
     stalls = m.stalled is not None and m.stalled != old_stalled
     ready = bool(m.source and m.destination) and (m.kind is not Kind.LIVE or m.stepped or m.migration_uuid is not None)
+    resumes = old_stalled is not None and m.stalled is None and m.open
+    if not (speaks or stalls or resumes or (ready and not m.said_started)):
+        return
     fields = _fields(m)
     if not m.said_started and (ready or speaks or stalls):
         out.append(events.MigrationStarted(because=because, **fields))
@@ -1337,7 +1383,7 @@ def _diff_migration(out: list[Event], before: Migration | None, m: Migration, be
                 because=because, **fields, reason=m.stalled or "", since=since, evidence=evidence, advice=advice
             )
         )
-    elif old_stalled is not None and m.stalled is None and m.open:
+    elif resumes and old_stalled is not None:
         out.append(events.MigrationResumed(because=because, **fields, reason=old_stalled, since=Instant(d.now)))
     if speaks:
         duration = round(max(0.0, d.now - m.begun_at), 6)
