@@ -314,6 +314,8 @@ class Daemon:
             webhook_endpoint(w.name, w.url, (w.secret,) if w.secret else (), w.event_types, self.clock)
             for w in config.webhooks
         ]
+        if config.cloud is not None:
+            NovaApi(config.cloud, self.clock)  # asks nobody anything yet; whoever leads makes one for itself
         self.store = open_store(config.database.connection, self.clock)
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -451,6 +453,9 @@ class Daemon:
                     log.error("store_unavailable", detail=str(away))
                 self._store_down = True
                 self._stopping.wait(0.5)
+            except OperatorError as wrong:
+                log.error("cannot_lead", detail=str(wrong))  # clouds.yaml was changed since the start, for example
+                self._stopping.wait(10.0)
             except Exception:
                 log.exception("scheduler_failed")
                 self._stopping.wait(1.0)

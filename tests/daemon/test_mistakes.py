@@ -23,6 +23,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         "[database]\nconnection = sqlite:////nonexistent/maintd.sqlite\n",
         ("/nonexistent", "does not exist"),
     ),
+    "a cloud that is not in clouds.yaml": ("[cloud]\ncloud = no-such-cloud\n", ("no-such-cloud", "was not found")),
 }
 
 
