@@ -437,6 +437,7 @@ class Daemon:
                     if self.leading is not None:
                         self.leading.turn()
                 if now >= next_gauges:
+                    self.store.ping()  # a file that was removed or replaced takes writes without a word
                     self._show_gauges()
                     next_gauges = now + GAUGES_S
                 if now >= next_purge and self.leading is not None:

@@ -128,6 +128,7 @@ class Database:
         else:
             self._durable = False  # belongs to whoever has the turn
             _check_file(self.path)
+            self._inode = _inode(self.path)
             self.engine = self._sqlite(url, self.path, writes=False, cache_kib=2000)
             # One connection writes, so that its cache stays good; SQLite would let only one at a time anyway.
             self._writing = self._sqlite(url, self.path, writes=True, cache_kib=32000, pool_size=1, max_overflow=0)
@@ -189,8 +190,6 @@ class Database:
         self.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
         if self.path is not None:
             now = _inode(self.path)
-            if self._inode is None:
-                self._inode = now
             if now != self._inode:
                 self._inode = now
                 self._dispose()
