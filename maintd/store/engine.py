@@ -271,14 +271,15 @@ class Database:
             self._writing.dispose()
 
     @contextmanager
-    def _turn(self, durable: bool = False) -> Iterator[None]:
+    def _turn(self, durable: bool | None = None) -> Iterator[None]:
         """The process's place at SQLite's single write lock; SQLite itself would make the second one poll."""
         if self.path is None:
             yield
             return
         if not self._queue.acquire(timeout=BUSY_S):
             raise StoreUnavailable(f"Cannot use {self.label}: a transaction has lasted more than {BUSY_S:g} s.")
-        self._durable = durable
+        if durable is not None:
+            self._durable = durable
         try:
             yield
         finally:

@@ -227,8 +227,9 @@ def test_what_says_something_is_synced(embedded: Store) -> None:
     modes: list[bool] = []
     turn = embedded._database._turn
 
-    def watched(durable: bool = False) -> object:
-        modes.append(durable)
+    def watched(durable: bool | None = None) -> object:
+        if durable is not None:
+            modes.append(durable)
         return turn(durable)
 
     embedded._database._turn = watched  # type: ignore[assignment, method-assign]
