@@ -33,7 +33,7 @@ def measure(setting: Setting) -> Row:
     _mix_probes_in(load.messages)
     receiver = Receiver()
     with support.broker() as url:
-        daemon = Daemon(folder, sections(load.database, receiver.url, transport_url=url))
+        daemon = Daemon(folder, sections(load.database_for("latency"), receiver.url, transport_url=url))
         try:
             daemon.wait_said("bus_state", state="connected")
             before_s = daemon.processor_s()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sys
 import time
 import uuid
@@ -52,6 +53,10 @@ class Load:
     messages: Path
     database: Path
 
+    def database_for(self, name: str) -> Path:
+        """A copy of the fleet's database, to work on."""
+        return Path(shutil.copy(self.database, self.database.with_name(f"{name}.sqlite")))
+
     def bodies(self) -> Iterator[tuple[str, str]]:
         """(routing key, wire body) of each message, in order."""
         with self.messages.open(encoding="utf-8") as file:
@@ -61,9 +66,11 @@ class Load:
 
 
 def prepare(folder: Path, *, hosts: int, servers: int, count: int, seed: int = 1) -> Load:
-    """Make the fleet's database and the file of messages in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make the fleet's database and the file of messages in a folder, unless they are there. Use `database_for`."""
     load = Load(hosts, servers, count, folder / "messages", folder / "fleet.sqlite")
+    if load.messages.exists():
+        return load
+    folder.mkdir(parents=True, exist_ok=True)
     made: list[tuple[str, Json]] = []
     clock = ManualClock(float(int(time.time()) - 86400))
     cloud = Cloud(clock, lambda key, inner: made.append((key, inner)), seed=seed)

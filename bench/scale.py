@@ -63,7 +63,7 @@ class _Child:
 
     def __init__(self, load: mix.Load) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.scale", str(load.database), str(load.messages)],
+            [sys.executable, "-m", "bench.scale", str(load.database_for("scale")), str(load.messages)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

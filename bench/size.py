@@ -16,13 +16,13 @@ LARGE = (10_000, 200_000)
 
 def measure(setting: Setting) -> Row:
     """Start on the large fleet, work, look."""
-    (hosts, servers), count = ((500, 10_000), 1_000) if setting.quick else (LARGE, 10_000)
-    folder = setting.folder / "size"
+    (hosts, servers), count = ((500, 10_000), 2_000) if setting.quick else (LARGE, 11_000)
+    folder = setting.folder / "large"  # the same cloud as in `scale`
     tell(f"making a cloud of {hosts} hosts and {servers} servers")
     load = mix.prepare(folder, hosts=hosts, servers=servers, count=count)
     receiver = Receiver()
     with support.broker() as url:
-        daemon = Daemon(folder, sections(load.database, receiver.url, transport_url=url))
+        daemon = Daemon(folder, sections(load.database_for("size"), receiver.url, transport_url=url))
         try:
             loaded = daemon.wait_said("fleet_loaded", 120.0)
             daemon.wait_said("bus_state", state="connected")

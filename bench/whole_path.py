@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import statistics
 import sys
 import threading
@@ -39,8 +38,7 @@ def measure(setting: Setting) -> Row:
         for number in range(rounds):
             for reader in ("stock", "maintd") if number % 2 == 0 else ("maintd", "stock"):
                 fill(url, f"bench-{reader}", bodies)
-                database = setting.folder / f"whole-path-{reader}-{number}.sqlite"
-                shutil.copy(load.database, database)
+                database = load.database_for(f"{reader}-{number}")
                 got = support.run("bench.whole_path", reader, url, f"bench-{reader}", count, database)
                 rates[reader].append(got["rate"])
                 processor_us[reader].append(got["processor_us"])
