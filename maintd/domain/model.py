@@ -308,7 +308,7 @@ class Verification:
     reads: tuple[object, ...] = ()
     first: Finding | None = None
     first_generation: int = 0
-    first_begun_at: float = 0.0
+    first_looked_at: float = 0.0
     verify_at: float | None = None
     tries: int = 0
     leftovers: tuple[tuple[str, float], ...] = ()

@@ -76,6 +76,12 @@ from maintd.domain.observations import (
 VERIFY_BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """How long to wait before the next pass after one that did not find the host empty."""
 
+DISTURBED_S = 1.0
+"""Longest wait after a pass that was disturbed, or that found nothing but what is about to go."""
+
+YOUNG_S = 30.0
+"""How long an allocation that nothing explains counts as about to go."""
+
 CLOCK_MARGIN_S = 2.0
 """How far apart the clocks of emitters are assumed to be (facts 7.2)."""
 
@@ -791,8 +797,9 @@ def _fold_service(d: Draft, o: ServiceSeen) -> None:
         # Live news is never first sight: what had no news before was open (design: first sight).
         known = Host(o.host, service_uuid=o.service_uuid)
     elif o.asked_at is not None and known.seen_at >= o.asked_at:
-        if known.up != o.up and o.up is not None:
-            d.put(replace(known, up=o.up, down_since=_down_since(known, o, d.now)))
+        up = _heartbeat(known, o)
+        if known.up != up:
+            d.put(replace(known, up=up, down_since=_down_since(known, o, d.now)))
             d.touch(o.host)
         return
     elif o.asked_at is None and o.emitted_at < known.versioned_at:
@@ -803,7 +810,7 @@ def _fold_service(d: Draft, o: ServiceSeen) -> None:
         disabled=o.disabled,
         disabled_reason=o.disabled_reason,
         forced_down=o.forced_down,
-        up=o.up if o.up is not None else known.up,
+        up=_heartbeat(known, o),
         down_since=_down_since(known, o, d.now) if o.up is not None else known.down_since,
         cell_unknown=False,
         seen_at=o.seen_at,
@@ -821,13 +828,18 @@ def _fold_service(d: Draft, o: ServiceSeen) -> None:
         return
     d.put(new)
     d.touch(o.host)
-    if d.policy.trust_reap and known.up is False and new.up is True:
+    if d.policy.trust_reap and _is_down(known) and new.up is True and not _is_down(new):
         # nova-compute destroys what was deleted meanwhile when it starts; the operator has said to believe that it did.
         for left in d.residue_on(o.host):
             if left.kind == "deleted_while_down":
                 _clear_residue(d, left, "[residue] trust_reap: nova-compute runs again")
     if new.closed != known.closed or new.cell_unknown != known.cell_unknown or fresh:
         d.named(o.host)
+
+
+def _heartbeat(known: Host, o: ServiceSeen) -> bool | None:
+    """Whether the service's heartbeat is heard. Nova calls one that is forced down *down*, whatever its heartbeat."""
+    return known.up if o.up is None or (o.forced_down and o.up is False) else o.up
 
 
 def _down_since(known: Host, o: ServiceSeen, now: float) -> float | None:
@@ -1018,7 +1030,8 @@ def _fold_pass_read(d: Draft, o: PassRead) -> None:
     v = replace(d.verification(host.name), reads=v.reads)
     over = replace(v, reads=(), begun_at=None)
     if v.begun_generation != v.generation or v.named_at > began_at:
-        wait_s = VERIFY_BACKOFF_S[min(v.tries, len(VERIFY_BACKOFF_S) - 1)]
+        # Disturbed is not refused: what was heard has to be looked at soon.
+        wait_s = min(VERIFY_BACKOFF_S[min(v.tries, len(VERIFY_BACKOFF_S) - 1)], DISTURBED_S)
         d.put(replace(over, first=None, verify_at=d.now + wait_s, tries=v.tries + 1))
         return
     drain = d.drain(host.drain_id)
@@ -1039,6 +1052,8 @@ def _fold_pass_read(d: Draft, o: PassRead) -> None:
         if held is None or (held.blockers, held.warnings) != (finding.blockers, finding.warnings):
             d.put(replace(host, finding=finding))
         wait_s = VERIFY_BACKOFF_S[min(v.tries, len(VERIFY_BACKOFF_S) - 1)]
+        if all(b.kind == "allocation" and d.now - (b.since or d.now) < YOUNG_S for b in finding.blockers):
+            wait_s = min(wait_s, DISTURBED_S)  # nothing will announce that Placement lets go
         d.put(replace(over, first=None, verify_at=d.now + wait_s, tries=v.tries + 1))
         d.touch(host.name)
         if host.emptied and emptiness.occupying(finding.blockers):
@@ -1049,21 +1064,22 @@ def _fold_pass_read(d: Draft, o: PassRead) -> None:
         d.put(replace(over, first=None, tries=0, verify_at=None))
         return
     if v.first is None or v.first_generation != v.generation:
-        # Settled means: from the beginning of one pass to the beginning of the next.
+        # Settled means: from the first pass's look at Placement, where a departure ends, to the next pass's beginning.
+        looked_at = max(r.seen_at for r in v.reads if isinstance(r, PassRead) and r.read is Read.ALLOCATIONS)
         d.put(
             replace(
                 over,
                 first=finding,
                 first_generation=v.generation,
-                first_begun_at=began_at,
+                first_looked_at=looked_at,
                 tries=0,
-                verify_at=began_at + d.policy.settle_s,
+                verify_at=looked_at + d.policy.settle_s,
             )
         )
         d.put(replace(host, finding=Finding(d.now, (_settling(d, finding),), finding.warnings, finding.proof)))
         return
-    if began_at - v.first_begun_at < d.policy.settle_s:
-        d.put(replace(over, verify_at=v.first_begun_at + d.policy.settle_s))
+    if began_at - v.first_looked_at < d.policy.settle_s:
+        d.put(replace(over, verify_at=v.first_looked_at + d.policy.settle_s))
         return
     proof = Finding(finding.at, (), finding.warnings, v.first.proof + finding.proof)
     d.put(replace(over, first=None, tries=0, verify_at=None))
@@ -1387,7 +1403,9 @@ def _diff_migration(out: list[Event], before: Migration | None, m: Migration, be
         out.append(events.MigrationResumed(because=because, **fields, reason=old_stalled, since=Instant(d.now)))
     if speaks:
         duration = round(max(0.0, d.now - m.begun_at), 6)
-        out.append(_ENDS[m.phase](because=because, **fields, status=m.status, duration_seconds=duration))
+        fits = m.status is not None and STATUSES[m.kind].get(m.status) is m.phase  # else it is an earlier word
+        status = m.status if fits else None
+        out.append(_ENDS[m.phase](because=because, **fields, status=status, duration_seconds=duration))
 
 
 def _evidence(m: Migration, now: float) -> dict[str, Any]:
