@@ -316,7 +316,9 @@ class Daemon:
         ]
         if config.cloud is not None:
             NovaApi(config.cloud, self.clock)  # asks nobody anything yet; whoever leads makes one for itself
-        self.store = open_store(config.database.connection, self.clock)
+        self.store = open_store(
+            config.database.connection, self.clock, quarantine_bytes=config.database.quarantine_bytes
+        )
 
     # -- life ---------------------------------------------------------------------------------------------------------
 

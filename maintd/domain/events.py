@@ -344,6 +344,9 @@ def wire(value: Any) -> Any:
     return value
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 @dataclass(frozen=True, slots=True)
 class CloudEvent:
     """One event as it is published: CloudEvents 1.0, structured. `time` is when maintd decided; `sequence` increases
@@ -371,7 +374,7 @@ class CloudEvent:
         }
 
     def as_json(self) -> str:
-        return json.dumps(self.as_dict(), separators=(",", ":"), ensure_ascii=False)
+        return _ENCODE(self.as_dict())
 
 
 def publish(event: Event, *, id: str, installation: str, time: float, sequence: int) -> CloudEvent:
