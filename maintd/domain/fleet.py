@@ -176,13 +176,14 @@ class Fleet:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _due_of(self, value: Value) -> float | None:
+        if isinstance(value, Server):
+            return None if value.deleted_at is None else value.deleted_at + self.policy.remember_ended_s
         if isinstance(value, Migration):
             if value.ended_at is not None:
                 return value.ended_at + self.policy.remember_ended_s
-            moments = [m for m in (value.verdict_at, value.stall_at) if m is not None]
-            return min(moments) if moments else None
-        if isinstance(value, Server):
-            return None if value.deleted_at is None else value.deleted_at + self.policy.remember_ended_s
+            if value.verdict_at is None or value.stall_at is None:
+                return value.stall_at if value.verdict_at is None else value.verdict_at
+            return min(value.verdict_at, value.stall_at)
         if isinstance(value, Drain):
             open_ = value.ended_at is None and value.stalled_at is None
             return value.moved_at + self.policy.stalled_after_s if open_ else None
@@ -253,29 +254,33 @@ class Fleet:
 
     def put(self, value: Value) -> Value | None:
         """Hold a value in place of what was held under its key, which is returned."""
-        table = self._tables[type(value)]
-        old = table.get(value.key)
-        if old is not None:
-            self._unindex(old, value)
-        table[value.key] = value
-        self._index(value, old)
+        table, key = self._tables[type(value)], value.key
+        old = table.get(key)
+        table[key] = value
+        if old is None:
+            self._index(value)
+        elif not _indexed_alike(old, value):
+            self._unindex(old)
+            self._index(value)
+        self._set_alarm(value, old)
         return old
 
     def drop(self, value: Value) -> Value | None:
         """Hold the value under this key no longer."""
         old = self._tables[type(value)].pop(value.key, None)
         if old is not None:
-            self._unindex(old, None)
+            self._unindex(old)
+            if isinstance(old, Migration):
+                self._disown(old)
         return old
 
-    def _index(self, value: Value, old: Value | None) -> None:
+    def _index(self, value: Value) -> None:
         if isinstance(value, Server):
-            if value.host and value.deleted_at is None:
-                self._servers_on.setdefault(value.host, set()).add(value.server_id)
-            if value.landing and value.deleted_at is None:
-                self._landing_on.setdefault(value.landing, set()).add(value.server_id)
             if value.deleted_at is None:
-                return
+                if value.host:
+                    self._servers_on.setdefault(value.host, set()).add(value.server_id)
+                if value.landing:
+                    self._landing_on.setdefault(value.landing, set()).add(value.server_id)
         elif isinstance(value, Migration):
             keys = self._migrations_of.get(value.server_id, ())
             if value.key not in keys:
@@ -292,7 +297,33 @@ class Fleet:
         elif isinstance(value, Residue):
             if value.cleared_at is None:
                 self._residue_on.setdefault(value.host, set()).add(value.key)
-        elif isinstance(value, Verification):
+
+    def _unindex(self, old: Value) -> None:
+        if isinstance(old, Server):
+            _discard(self._servers_on, old.host, old.server_id)
+            _discard(self._landing_on, old.landing, old.server_id)
+        elif isinstance(old, Migration):
+            self._open.discard(old.key)
+            _discard(self._open_on, old.source, old.key)
+            _discard(self._open_on, old.destination, old.key)
+        elif isinstance(old, Host):
+            self._closed.discard(old.name)
+        elif isinstance(old, Residue):
+            _discard(self._residue_on, old.host, old.key)
+
+    def _disown(self, old: Migration) -> None:
+        """The server has this migration no longer, nor has its uuid."""
+        left = tuple(k for k in self._migrations_of.get(old.server_id, ()) if k != old.key)
+        if left:
+            self._migrations_of[old.server_id] = left
+        else:
+            self._migrations_of.pop(old.server_id, None)
+        if old.migration_uuid:
+            self._by_uuid.pop(old.migration_uuid, None)
+
+    def _set_alarm(self, value: Value, old: Value | None) -> None:
+        """Put the moment at which a value is due on its heap, unless it is there already."""
+        if isinstance(value, Verification):
             if value.verify_at is not None and (not isinstance(old, Verification) or old.verify_at != value.verify_at):
                 heapq.heappush(self._verify, (value.verify_at, value.host))
             return
@@ -300,32 +331,19 @@ class Fleet:
         if due is not None and (old is None or self._due_of(old) != due):
             heapq.heappush(self._timers, (due, type(value).__name__, value.key))
 
-    def _unindex(self, old: Value, new: Value | None) -> None:
-        if isinstance(old, Server):
-            if isinstance(new, Server) and (new.host, new.landing, new.deleted_at) == (
-                old.host,
-                old.landing,
-                old.deleted_at,
-            ):
-                return
-            _discard(self._servers_on, old.host, old.server_id)
-            _discard(self._landing_on, old.landing, old.server_id)
-        elif isinstance(old, Migration):
-            self._open.discard(old.key)
-            _discard(self._open_on, old.source, old.key)
-            _discard(self._open_on, old.destination, old.key)
-            if new is None:
-                left = tuple(k for k in self._migrations_of.get(old.server_id, ()) if k != old.key)
-                if left:
-                    self._migrations_of[old.server_id] = left
-                else:
-                    self._migrations_of.pop(old.server_id, None)
-                if old.migration_uuid:
-                    self._by_uuid.pop(old.migration_uuid, None)
-        elif isinstance(old, Host):
-            self._closed.discard(old.name)
-        elif isinstance(old, Residue):
-            _discard(self._residue_on, old.host, old.key)
+
+def _indexed_alike(old: Value, new: Value) -> bool:
+    """Whether two values of one key stand in the same indices: most changes are of something else."""
+    if isinstance(old, Server) and isinstance(new, Server):
+        return old.host == new.host and old.landing == new.landing and old.deleted_at == new.deleted_at
+    if isinstance(old, Migration) and isinstance(new, Migration):
+        return (
+            old.open == new.open
+            and old.source == new.source
+            and old.destination == new.destination
+            and old.migration_uuid == new.migration_uuid
+        )
+    return False
 
 
 def _discard(index: dict[str, set[str]], key: str | None, member: str) -> None:

@@ -289,7 +289,7 @@ def _remember_evacuation(d: Draft, o: ServerSeen) -> None:
 
 
 def _left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
-    """A server is suddenly elsewhere, or gone, whose host is dead: nothing but an unheard evacuation or delete does that.
+    """A server is suddenly elsewhere, or gone, whose host is dead: only an unheard evacuation or delete does that.
 
     Unless a move away from there is known to have been under way before the host died.
     """

@@ -1,8 +1,8 @@
 """How many calls a second maintd may make: one bucket of tokens for everything that is asked of Nova and Placement.
 
 What cannot wait (a proof, the end of a migration) may empty the bucket; what can wait (reconcile, progress, lists)
-leaves a reserve in it. So a big reconcile slows down, and `host.emptied` does not. In any ten seconds it is 110 calls at
-most; a proof is two passes of some eight calls, so hosts that become empty in the same moment wait for one another.
+leaves a reserve in it. So a big reconcile slows down, and `host.emptied` does not. In any ten seconds it is 110 calls
+at most; a proof is two passes of some eight calls, so hosts that become empty in the same moment wait for one another.
 Nothing is queued and nothing is dropped here: who asks for a token waits for it.
 """
 
