@@ -27,6 +27,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from maintd.store import open_store
 from tests.daemon.processes import Child, Nursery
 from tests.daemon.runner import POINTS
 from tests.daemon.world import Event, World, kind_of
@@ -227,7 +228,7 @@ def run(
         if not lives.done.is_set():
             wrong.append(f"not all deaths were died in time: {dict(lives.died)} of {len(named) + len(moments)}")
         if not wrong:
-            wrong += _wait_delivered(world)
+            wrong += _wait_delivered(world) + _wait_handled(world)
     finally:
         try:
             lives.stop()
@@ -268,6 +269,22 @@ def _wait_delivered(world: World) -> list[str]:
     except AssertionError:
         kept = committed(world)
         return [f"committed and never delivered: {kept[event_id]} {event_id}" for event_id in missing()]
+    return []
+
+
+def _wait_handled(world: World) -> list[str]:
+    """Until every notification that was sent is known in the store; what is not after a while.
+
+    What a lost notification would have said the daemon may have learned from the API, so its loss shows only here.
+    """
+    store = open_store(world.database, world.clock)
+    try:
+        wait_until(lambda: store.seen(world.sent) == set(world.sent), 20.0)
+    except AssertionError:
+        lost = set(world.sent) - store.seen(world.sent)
+        return [f"sent and never handled: {len(lost)} of {len(world.sent)} notifications"]
+    finally:
+        store.close()
     return []
 
 

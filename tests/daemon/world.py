@@ -21,7 +21,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from maintd.clock import SystemClock
 from maintd.simulator import Cloud, Timing
-from maintd.simulator.bus import OsloBus, Queued
+from maintd.simulator.bus import OsloBus, Queued, tee
 from maintd.simulator.rest import RestServer
 from tests.support.rabbitmq import wait_until
 
@@ -197,11 +197,13 @@ class World:
         folder.mkdir(parents=True, exist_ok=True)
         self.broker_url = broker_url
         self.clock = SystemClock()
+        self.sent: list[str] = []
+        """The message ids of all notifications that the broker has taken."""
         self.publisher: Queued | None = None
         self._bus: OsloBus | None = None
         if broker_url is not None:
             self._bus = OsloBus(broker_url, exchange=name, retry=0)
-            self.publisher = Queued(self._bus)
+            self.publisher = Queued(tee(self._bus, lambda key, message: self.sent.append(message["message_id"])))
         self.cloud = Cloud(self.clock, self.publisher, seed=seed, timing=timing)
         for number in range(1, hosts + 1):
             self.cloud.add_host(f"cmp-{number:02d}")
