@@ -145,13 +145,6 @@ def test_the_default_file_says_where_the_api_is(tmp_path: Path, text: str | None
     assert "http://b" == client.find_url("http://b", {"MAINTD_API": "http://a"}, file)
 
 
-def test_the_default_file_is_the_configurations() -> None:
-    """The client's copy of the path is the path."""
-    from maintd import config
-
-    assert config.DEFAULT_FILE == client.DEFAULT_FILE
-
-
 # --- as a process ----------------------------------------------------------------------------------------------------
 
 
