@@ -17,7 +17,7 @@ error, here.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -428,10 +428,13 @@ def _services(answer: Answer, question: _Question) -> _Reading:
         and version is not None
         and version >= _DOWN_CELLS_LISTED
     )
+    # Two services of one name (Nova allows it in different cells) would each deny what the other says, so neither is
+    # folded; a pass sees both, and finds them ambiguous. The name is there all the same, so nothing was removed.
+    rows_of = Counter(s.host for s in seen)
     return _Reading(
-        observations=tuple(seen),
+        observations=tuple(s for s in seen if rows_of[s.host] == 1),
         reads=((Read.SERVICE, None, tuple(s for s in seen if s.host == answer.host)),),
-        members=tuple(s.host for s in seen),
+        members=tuple(rows_of),
         whole=_services_whole if complete else None,
     )
 

@@ -273,6 +273,17 @@ def test_service_of_a_down_cell_is_unknown() -> None:
     assert (seen.cell_unknown, seen.up, seen.service_uuid) == (True, None, None)
 
 
+def test_two_services_of_one_name_are_not_folded() -> None:
+    """Of a name that is in the list twice nothing is said, but that it is there; a pass sees both rows."""
+    rows = [service_row("cmp-01"), service_row("cmp-02"), service_row("cmp-02", id=NODE, status="disabled")]
+    one, listed = normalise_answer(ask("GET /v2.1/os-services", {"services": rows}))
+    assert isinstance(one, ServiceSeen) and one.host == "cmp-01"
+    assert isinstance(listed, ServicesListed) and listed.hosts == {"cmp-01", "cmp-02"}
+
+    (read,) = normalise_answer(verify("GET /os-services?host=cmp-02", {"services": rows[1:]}))
+    assert isinstance(read, PassRead) and 2 == len(read.found)
+
+
 def test_hypervisors_tell_the_nodes_of_each_host() -> None:
     """A host may have several nodes; a list narrowed by a pattern tells nothing, as it may miss some."""
     body = {"hypervisors": [hypervisor_row(), hypervisor_row("cmp-03", "n2"), hypervisor_row("cmp-03", "n1")]}
