@@ -159,6 +159,7 @@ class Leading:
         crash: Callable[[str], None],
     ) -> None:
         self.fence = fence
+        self.since_at = clock.now()
         self._config = config
         self._clock = clock
         self._metrics = metrics
@@ -604,6 +605,7 @@ class Daemon:
         return {
             "version": maintd.__version__,
             "leading": leading is not None,
+            "leading_since_at": leading.since_at if leading else None,
             "cloud": {
                 "configured": self.config.cloud is not None,
                 "ok": not errors if polls else None,

@@ -2,7 +2,8 @@
 
 It asks the API once a second (less often for many hosts) and prints what changes. A daemon that is restarted meanwhile
 is waited for; one that stays away, or that runs but cannot see, ends the waiting with a code of its own, because
-"not empty yet" would then be a guess.
+"not empty yet" would then be a guess. So would be "empty": what the store remembers from before a restart, or from
+before a bus fell silent, is no yes until the cloud was read again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from maintd.cli.common import Commands, Exit, Usage, ask_options, client, command
@@ -97,6 +99,7 @@ class Waiting:
     def _round(self, now: float) -> int | None:
         """Ask about everything once; an exit code if that ends the waiting."""
         try:
+            before = self.api.get("status")
             found = {name: self._ask(name) for name in self.hosts}
             status = self.api.get("status")
         except Unreachable as wrong:
@@ -114,12 +117,14 @@ class Waiting:
             return Exit.FAILURE
         empty = [name for name, host in found.items() if host is not None and host["empty"]]
         if len(empty) == len(found) or (self.any_of and empty):
-            return Exit.YES
+            # Sight must have been there before the hosts were asked and after: else "empty" may be an old memory.
+            doubt = _doubt(before) or _doubt(status)
+            return Exit.YES if doubt is None else self._sight(now, status, doubt)
         stalled = [name for name, host in found.items() if host is not None and _stalled(host)]
         if self.fail_on_stall and stalled and (not self.any_of or len(stalled) == len(found)):
             complain(f"maintd: {clean(stalled[0])} stalls; see: maintd why {clean(stalled[0])}")
             return Exit.STALLED
-        return self._sight(now, status)
+        return self._sight(now, status, status["lost_sight"])
 
     def _ask(self, name: str) -> dict[str, Any] | None:
         """A host; None if it is no more. One that was never there is the operator's mistake."""
@@ -141,8 +146,7 @@ class Waiting:
             return Exit.UNREACHABLE
         return None
 
-    def _sight(self, now: float, status: Mapping[str, Any]) -> int | None:
-        reason = status["lost_sight"]
+    def _sight(self, now: float, status: Mapping[str, Any], reason: str | None) -> int | None:
         if reason is None:
             self._blind_since = None
             return None
@@ -184,6 +188,25 @@ def summarise(host: Mapping[str, Any] | None) -> str:
     text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     drain = host["drain"]
     return text + ("; the drain has STALLED" if drain and drain["stalled_at"] and not drain["ended_at"] else "")
+
+
+def _doubt(status: Mapping[str, Any]) -> str | None:
+    """Why an `empty` cannot be relied upon now, as a sentence; None where it can."""
+    if status["lost_sight"] is not None:
+        return str(status["lost_sight"])
+    since, read = status.get("leading_since_at"), status["baselined_at"]
+    if since is None:
+        return "This maintd does not lead, so it cannot vouch for what the leader knows: ask the one that does."
+    if read is None or not datetime.fromisoformat(read) > datetime.fromisoformat(since):
+        return "maintd has begun anew and has not read the whole cloud since: what it knows may be old."
+    states = status.get("bus_states") or {}
+    for name, state in states.items():
+        if state != "connected":
+            return f"Bus {name} is {state}: what happens meanwhile is not heard."
+    for bus in status["buses"]:
+        if bus["bus"] in states and (bus["blind_from"] is not None or not bus["connected"]):
+            return f"Bus {bus['bus']} was not heard for a while, and what was missed is not made up for yet."
+    return None
 
 
 def _stalled(host: Mapping[str, Any]) -> bool:

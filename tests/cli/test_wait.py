@@ -10,7 +10,7 @@ import pytest
 from maintd.cli.wait import PATIENCE_S, SIGHT_PATIENCE_S, Waiting
 from maintd.client import ApiError, Client, Unreachable
 from maintd.clock import ManualClock
-from maintd.domain.model import Drain, Host, Kind, Migration, Phase
+from maintd.domain.model import Bus, Drain, Host, Kind, Knowledge, Migration, Phase
 from tests.support.rabbitmq import free_port
 from tests.web.serving import AT, CLOUD, Served, closed, empty, occupied
 
@@ -147,6 +147,44 @@ def test_sight_lost_for_long_ends_it(served: Served) -> None:
     hours = Hours(served, {5.0: cloud(False)})
     assert 5 == hours.wait("cmp-1")
     assert AT + 5 + SIGHT_PATIENCE_S <= hours.clock.now() <= AT + 6 + SIGHT_PATIENCE_S
+
+
+def _blind(served: Served) -> None:
+    served.status["bus_states"] = {"main": "connected"}
+    served.put(Bus("main", connected=True, blind_from=AT - 30))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda served: served.status.update(cloud={**CLOUD, "ok": False, "last_error": "HTTP 503"}), "HTTP 503"),
+        (lambda served: served.status.update(leading_since_at=AT - 5), "not read the whole cloud"),
+        (lambda served: served.status.update(leading_since_at=None), "does not lead"),
+        (lambda served: served.status.update(bus_states={"main": "failed"}), "Bus main is failed"),
+        (_blind, "Bus main was not heard"),
+    ],
+)
+def test_an_old_memory_is_no_yes(
+    served: Served, make: Callable[[Served], None], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A host that the store calls empty is no yes while maintd cannot see, or has not looked since it began: 5."""
+    served.put(empty("cmp-1"))
+    make(served)
+
+    hours = Hours(served)
+    assert 5 == hours.wait("cmp-1")
+    assert AT + SIGHT_PATIENCE_S <= hours.clock.now()
+    assert said in capsys.readouterr().err
+
+
+def test_a_yes_is_said_once_the_cloud_was_read_again(served: Served) -> None:
+    """After a restart, the yes comes with the reading of the cloud."""
+    served.put(empty("cmp-1"))
+    served.status["leading_since_at"] = AT
+    hours = Hours(served, {20.0: lambda: served.put(Knowledge(memory_since=AT - 900, baselined_at=AT + 20))})
+
+    assert 0 == hours.wait("cmp-1")
+    assert AT + 20 == hours.clock.now()
 
 
 def test_without_a_cloud_there_is_no_sight(served: Served) -> None:
