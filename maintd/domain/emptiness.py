@@ -289,6 +289,7 @@ def judge_pass(
     at: float,
     pass_number: int,
     residue: tuple[Residue, ...],
+    accepted: frozenset[str] = frozenset(),
     buses: Iterable[Bus],
     since: float | None,
     leftovers: dict[str, float],
@@ -296,7 +297,8 @@ def judge_pass(
 ) -> tuple[Finding, dict[str, float]]:
     """What a pass found. Returns the finding and the leftover consumers with when each was first seen.
 
-    `since`: when the drain began; failed rows older than that are no warnings. `leftovers`: from earlier passes.
+    `accepted`: servers whose evacuation from here an operator has looked at. `since`: when the drain began; failed
+    rows older than that are no warnings. `leftovers`: from earlier passes.
     """
     missing = spoilt(reads)
     if missing:
@@ -334,7 +336,7 @@ def judge_pass(
     rows = {m.migration_uuid: m for r in seen if r.read is Read.MIGRATIONS for m in _rows(r)}
     first_rows, later = _split_rows(seen)
     # An evacuation that is done holds its source only; its destination may long have been left again.
-    first_rows, later = ([m for m in some if not _settled_here(m, name)] for some in (first_rows, later))
+    first_rows, later = ([m for m in some if not _settled_here(m, name, accepted)] for some in (first_rows, later))
     holding = {m.migration_uuid: m for m in first_rows + later if m.status not in RELEASED_STATUSES}
     for m in later:
         if m.status in RELEASED_STATUSES:
@@ -362,7 +364,7 @@ def judge_pass(
         reading = asked.get(consumer)
         server = next((s for s in (reading.found if reading else ()) if isinstance(s, ServerSeen)), None)
         held_by = rows.get(consumer)
-        if held_by is None and (reading is None or (server is not None and server.host is None and not server.deleted)):
+        if held_by is None and (reading is None or (server is not None and _is_coming(server))):
             why = "a build or unshelve has been scheduled to this host" if server else "Placement holds it here"
             out.append(Blocker("incoming", consumer, detail=why))
             continue
@@ -409,8 +411,14 @@ def _rows(read: PassRead) -> list[MigrationSeen]:
     return [m for m in read.found if isinstance(m, MigrationSeen)]
 
 
-def _settled_here(row: MigrationSeen, host: str) -> bool:
-    return row.status == "done" and row.source != host
+def _is_coming(server: ServerSeen) -> bool:
+    """A server without a host that something is being done with, or that was never anywhere yet."""
+    nowhere = server.host is None and not server.deleted
+    return nowhere and (server.vm_state in (None, "building") or server.task_state is not None)
+
+
+def _settled_here(row: MigrationSeen, host: str, accepted: frozenset[str]) -> bool:
+    return row.status == "done" and (row.source != host or row.server_id in accepted)
 
 
 def _split_rows(seen: Collection[PassRead]) -> tuple[list[MigrationSeen], list[MigrationSeen]]:

@@ -299,7 +299,7 @@ class BusBlinded(_BusEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusHealed(_BusEvent):
-    """What may have been missed was read from the API."""
+    """What may have been missed was read from the API; without [cloud], only: the bus is heard again."""
 
     TYPE = "bus.healed"
 

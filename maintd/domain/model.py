@@ -127,6 +127,8 @@ class Host:
     drain_id: str | None = None
     nodes: tuple[str, ...] = ()
     finding: Finding | None = None
+    last_down_from: float | None = None
+    last_down_to: float | None = None
 
     @property
     def closed(self) -> bool:
@@ -212,6 +214,7 @@ class Migration:
     verdict_at: float | None = None
     ended_at: float | None = None
     fault: str | None = None
+    verdict_because: Because | None = None
 
     @property
     def open(self) -> bool:

@@ -281,11 +281,19 @@ def _remember_evacuation(d: Draft, o: ServerSeen) -> None:
 
     A delete hides the evacuation from Nova itself (facts 2.6). What was cleared stays cleared against late words.
     """
-    if o.step is None or STEPS[o.step].kind is not Kind.EVACUATION or o.step is Step.REBUILD_ERROR or not o.source:
+    if o.step is None or STEPS[o.step].kind is not Kind.EVACUATION or not o.source:
         return
     old = d.residue(f"{o.source}/{o.server_id}/evacuated")
-    if old is None or (old.cleared_at is not None and o.emitted_at > old.cleared_at + CLOCK_MARGIN_S):
+    if o.step is Step.REBUILD_ERROR:
+        if old is not None and old.cleared_at is None and old.since <= o.emitted_at + CLOCK_MARGIN_S:
+            _clear_residue(d, old, "Nova: the evacuation failed, the server is still here")
+        return
+    if old is None:
         _leave_residue(d, o.source, o.server_id, "evacuated")
+    elif old.cleared_at is not None and o.emitted_at > old.cleared_at + CLOCK_MARGIN_S:
+        d.put(replace(old, since=d.now, migration_uuid=None, cleared_at=None, cleared_by=None))
+        d.named(o.source)
+        d.touch(o.source)
 
 
 def _left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
@@ -400,7 +408,7 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
         _left_a_dead_host(d, known.host, o.server_id)
     if host is not None:
         held = d.host(host)
-        gone = held is not None and _is_down(held)
+        gone = held is not None and (_is_down(held) or _fell_while_down(held, o.updated_at))
         if o.local_delete or (o.because.origin == "api" and gone):
             _leave_residue(d, host, o.server_id, "deleted_while_down")
         _moved(d, host, None)
@@ -410,10 +418,14 @@ def _leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uui
     held = d.host(host)
     residue = Residue(host, server_id, kind, d.now, held.service_uuid if held else None, migration_uuid=migration_uuid)
     old = d.residue(residue.key)
-    if old is None or (old.cleared_at is not None and migration_uuid != old.migration_uuid):
+    if old is None or (
+        old.cleared_at is not None and migration_uuid and old.migration_uuid not in (None, migration_uuid)
+    ):
         d.put(residue)
-    elif old.cleared_at is None and migration_uuid and not old.migration_uuid:
+    elif migration_uuid and not old.migration_uuid:
         d.put(replace(old, migration_uuid=migration_uuid))
+        if old.cleared_at is not None:
+            return
     else:
         return
     d.named(host)
@@ -460,6 +472,7 @@ def _fold_step(d: Draft, o: ServerSeen) -> None:
         aborted=aborted,
         verdict=verdict,
         verdict_at=verdict_at,
+        verdict_because=o.because if said is not None and verdict is said else migration.verdict_because,
         fault=o.fault or migration.fault,
         moved_at=d.now if phase != migration.phase or migration.moved_at == 0.0 else migration.moved_at,
     )
@@ -499,6 +512,7 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
         # The end of the old one was lost: a new one could not have begun before it.
         server = d.server(o.server_id)
         there = open_.destination is not None and server is not None and server.host == open_.destination
+        there = there or (elsewhere and open_.kind is Kind.EVACUATION)  # it now leaves from where it had been rebuilt
         _end(d, open_, open_.verdict or (Phase.COMPLETED if there else Phase.FAILED), None)
         return _begin(d, o, transition.kind)
     if transition.begins or (transition.joins and not _echo_of_ended(ended, o)):
@@ -570,7 +584,13 @@ def _infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
     if open_.kind is not Kind.LIVE:
         if o.vm_state == "error" and o.task_state is None and o.emitted_at >= open_.emitted_at:
             fault = o.fault or open_.fault
-            failed = replace(open_, verdict=Phase.FAILED, verdict_at=d.now + d.policy.api_word_s, fault=fault)
+            failed = replace(
+                open_,
+                verdict=Phase.FAILED,
+                verdict_at=d.now + d.policy.api_word_s,
+                verdict_because=o.because,
+                fault=fault,
+            )
             _put_migration(d, failed, open_)
         return
     if o.percent is not None and o.task_state == "migrating":
@@ -579,7 +599,13 @@ def _infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
     elif o.task_state is None and o.emitted_at >= open_.emitted_at:
         # No task any more: arrived, given up, or failed. The step that says which may follow, or never come.
         verdict = Phase.COMPLETED if o.host != open_.source else Phase.CANCELLED if open_.aborted else Phase.FAILED
-        wait = replace(open_, verdict=verdict, verdict_at=d.now + d.policy.api_word_s, fault=o.fault or open_.fault)
+        wait = replace(
+            open_,
+            verdict=verdict,
+            verdict_at=d.now + d.policy.api_word_s,
+            verdict_because=o.because,
+            fault=o.fault or open_.fault,
+        )
         _put_migration(d, wait, open_)
 
 
@@ -607,12 +633,8 @@ def _end(d: Draft, m: Migration, phase: Phase, status: str | None) -> None:
     elif phase is Phase.FAILED and not m.aborted:
         fault = m.fault or f"{m.kind} to {m.destination or 'nowhere'} failed"
         d.put(replace(server, fault=fault))
-    if m.kind is Kind.EVACUATION and m.source:
-        left = d.residue(f"{m.source}/{m.server_id}/evacuated")
-        if phase is Phase.COMPLETED:
-            _leave_residue(d, m.source, m.server_id, "evacuated", m.migration_uuid)
-        elif left is not None and left.cleared_at is None:
-            _clear_residue(d, left, "the evacuation failed: the server is still here")
+    if m.kind is Kind.EVACUATION and m.source and phase is Phase.COMPLETED:
+        _leave_residue(d, m.source, m.server_id, "evacuated", m.migration_uuid)
 
 
 def _fold_task_failed(d: Draft, o: TaskFailed) -> None:
@@ -621,7 +643,14 @@ def _fold_task_failed(d: Draft, o: TaskFailed) -> None:
     d.named(server.host if server else None, *(h for h in ((open_.source, open_.destination) if open_ else ())))
     if o.task != "build_instances" and open_ is not None and RANK[open_.phase] <= RANK[Phase.PREPARING]:
         wait_s = d.policy.api_word_s if d.policy.has_cloud else 0.0
-        new = replace(open_, verdict=Phase.FAILED, verdict_at=d.now + wait_s, fault=o.fault, moved_at=d.now)
+        new = replace(
+            open_,
+            verdict=Phase.FAILED,
+            verdict_at=d.now + wait_s,
+            verdict_because=o.because,
+            fault=o.fault,
+            moved_at=d.now,
+        )
         _put_migration(d, new, open_)
         if wait_s == 0.0:
             _end(d, new, Phase.FAILED, None)
@@ -782,9 +811,13 @@ def _fold_service(d: Draft, o: ServiceSeen) -> None:
     if known is not None and o.service_uuid and known.service_uuid and o.service_uuid != known.service_uuid:
         if o.asked_at is not None and known.seen_at >= o.asked_at:
             return
+        if o.asked_at is None and o.emitted_at < (known.versioned_at or known.seen_at):
+            return  # a late word of the service that was here before
         _remove_host(d, known)
         known = None
         d.removed.pop((Host, o.host), None)
+        d.forgotten.pop((Verification, o.host), None)
+        d.put(Verification(o.host))
     if o.cell_unknown:
         base = known or Host(o.host, seen_at=d.now, found=True, quiet=True)
         if not base.cell_unknown:
@@ -819,8 +852,12 @@ def _fold_service(d: Draft, o: ServiceSeen) -> None:
     if new.closed and not known.closed:
         new = replace(new, closed_at=d.now)
     if fresh and o.change is None:
-        down = o.up is False or o.forced_down
-        new = replace(new, found=new.closed, quiet=new.closed, history_unknown=down and new.closed)
+        new = replace(new, found=new.closed, quiet=new.closed)
+    if known.up is None and o.up is not None and (o.up is False or o.forced_down):
+        # What was evacuated from it or deleted before anybody asked is not known, whether it is closed yet or not.
+        new = replace(new, history_unknown=True)
+    if _is_down(known) and known.up is not None and not _is_down(new):
+        new = replace(new, last_down_from=known.down_since or known.closed_at, last_down_to=d.now)
     same = replace(new, seen_at=known.seen_at, versioned_at=known.versioned_at) == known
     if same and not fresh:
         if o.asked_at is None:
@@ -839,11 +876,15 @@ def _fold_service(d: Draft, o: ServiceSeen) -> None:
 
 def _heartbeat(known: Host, o: ServiceSeen) -> bool | None:
     """Whether the service's heartbeat is heard. Nova calls one that is forced down *down*, whatever its heartbeat."""
-    return known.up if o.up is None or (o.forced_down and o.up is False) else o.up
+    if o.up is None:
+        return known.up
+    if o.forced_down and o.up is False:
+        return False if known.up is None else known.up
+    return o.up
 
 
 def _down_since(known: Host, o: ServiceSeen, now: float) -> float | None:
-    if o.up is not False:
+    if _heartbeat(known, o) is not False:
         return None
     return known.down_since if known.up is False else (o.down_since or now)
 
@@ -894,7 +935,8 @@ def _fold_servers_listed(d: Draft, o: ServersListed) -> None:
         # Not here any more; elsewhere or deleted. Where, somebody else will say.
         d.put(replace(s, host=None, seen_at=d.now))
         old = d.host(s.host)
-        if old is not None and _is_down(old) and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):
+        unseen = old is not None and (_is_down(old) or s.seen_at < (old.last_down_to or 0.0))
+        if old is not None and unseen and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):
             _leave_residue(d, old.name, s.server_id, "deleted_while_down")
         _moved(d, s.host, None)
 
@@ -971,6 +1013,7 @@ def _fold_timer(d: Draft, o: TimerDue) -> None:
         if m.ended_at is not None:
             d.forgotten[(Migration, key)] = m
         elif m.verdict is not None and m.verdict_at is not None and m.verdict_at <= d.now:
+            d.because = m.verdict_because or d.because
             _end(d, m, m.verdict, None)
         elif m.stall_at is not None and m.stall_at <= d.now:
             d.put(replace(m, stall_at=None))  # judged again below
@@ -990,6 +1033,9 @@ def _fold_timer(d: Draft, o: TimerDue) -> None:
 
 
 def _remaining(d: Draft, host: Host) -> bool:
+    """Whether anything is still in the way; where proofs are possible, only a proof says that nothing is."""
+    if d.policy.has_cloud:
+        return not host.emptied
     return bool(
         d.servers_on(host.name)
         or d.landing_on(host.name)
@@ -1041,6 +1087,7 @@ def _fold_pass_read(d: Draft, o: PassRead) -> None:
         at=d.now,
         pass_number=o.pass_number,
         residue=tuple(d.residue_on(host.name)),
+        accepted=frozenset(_accepted(d, host.name, v.reads)),
         buses=d.buses(),
         since=drain.started_at if drain else host.closed_at,
         leftovers=dict(v.leftovers),
@@ -1049,18 +1096,23 @@ def _fold_pass_read(d: Draft, o: PassRead) -> None:
     over = replace(over, leftovers=tuple(sorted(leftovers.items())))
     if finding.blockers:
         held = host.finding
+        there = emptiness.occupying(finding.blockers)
         if held is None or (held.blockers, held.warnings) != (finding.blockers, finding.warnings):
-            d.put(replace(host, finding=finding))
+            if not host.emptied or there:  # one that is proven keeps its proof until something is there
+                host = replace(host, finding=finding, quiet=host.quiet and not there)
+                d.put(host)
         wait_s = VERIFY_BACKOFF_S[min(v.tries, len(VERIFY_BACKOFF_S) - 1)]
         if all(b.kind == "allocation" and d.now - (b.since or d.now) < YOUNG_S for b in finding.blockers):
             wait_s = min(wait_s, DISTURBED_S)  # nothing will announce that Placement lets go
         d.put(replace(over, first=None, verify_at=d.now + wait_s, tries=v.tries + 1))
         d.touch(host.name)
-        if host.emptied and emptiness.occupying(finding.blockers):
+        if host.emptied and there:
             d.put(replace(host, finding=finding, emptied=False, quiet=False))
         return
     _settle_ghosts(d, host, v)
     if host.emptied:
+        if host.finding is None or host.finding.blockers:
+            d.put(replace(host, finding=finding))
         d.put(replace(over, first=None, tries=0, verify_at=None))
         return
     if v.first is None or v.first_generation != v.generation:
@@ -1084,6 +1136,8 @@ def _fold_pass_read(d: Draft, o: PassRead) -> None:
     proof = Finding(finding.at, (), finding.warnings, v.first.proof + finding.proof)
     d.put(replace(over, first=None, tries=0, verify_at=None))
     d.put(replace(host, finding=proof, emptied=True, emptied_at=d.now))
+    if drain is not None and drain.stalled_at is not None:
+        d.put(replace(drain, stalled_at=None, moved_at=d.now))
     d.emptied[host.name] = proof
     d.touch(host.name)
 
@@ -1100,6 +1154,23 @@ def _leave_vanished(d: Draft, host: Host, v: Verification) -> None:
         if m.source == host.name and m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
             kind = "evacuated" if m.kind is Kind.EVACUATION else "deleted_while_down"
             _leave_residue(d, host.name, m.server_id, kind, m.migration_uuid)
+
+
+def _fell_while_down(host: Host, at: float | None) -> bool:
+    """Whether something that Nova dates so happened while the host was last down."""
+    if at is None or host.last_down_from is None or host.last_down_to is None:
+        return False
+    return host.last_down_from - CLOCK_MARGIN_S <= at <= host.last_down_to + CLOCK_MARGIN_S
+
+
+def _accepted(d: Draft, host: str, reads: tuple[object, ...]) -> list[str]:
+    """Servers whose evacuation Nova still shows, and of which an operator has said that nothing is left here."""
+    out = []
+    for server_id in sorted(emptiness.rows_shown(reads)):
+        left = d.residue(f"{host}/{server_id}/evacuated")
+        if left is not None and left.cleared_at is not None:
+            out.append(server_id)
+    return out
 
 
 def _is_down(host: Host) -> bool:
@@ -1180,7 +1251,7 @@ def _judge_host(d: Draft, name: str) -> None:
         return
     here, landing = d.servers_on(name), d.landing_on(name)
     moves = d.open_migrations_on(name)
-    if host.quiet and (here or landing or moves):
+    if host.quiet and (here or landing or moves or host.history_unknown or d.residue_on(name)):
         host = replace(host, quiet=False)
         d.put(host)
     host = _judge_drain(d, host, here, moves)
@@ -1229,7 +1300,9 @@ def _judge_drain(d: Draft, host: Host, here: set[str], moves: list[Migration]) -
             moved_at=d.now,
         )
         d.put(drain)
-        host = replace(host, drain_id=drain.drain_id, quiet=False)
+        # A host that was found empty has not been announced; with a drain it is, by a proof of its own.
+        emptied = host.emptied and not host.quiet
+        host = replace(host, drain_id=drain.drain_id, quiet=False, emptied=emptied)
         d.put(host)
         return host
     moved_at = max([m.moved_at for m in moves if m.source == name], default=0.0)
@@ -1263,7 +1336,6 @@ def _open_host(d: Draft, host: Host) -> None:
             emptied_at=None,
             drain_id=None,
             finding=None,
-            history_unknown=False,
         )
     )
     held = d.fleet.verification(host.name)
@@ -1302,6 +1374,9 @@ def _diff(d: Draft) -> list[Event]:
             drains.append((d.fleet.drain(key), value))
         elif isinstance(value, Bus):
             buses.append((d.fleet.bus(key), value))
+    for old, drain in drains:
+        if drain.removed:
+            _diff_drain(out, old, drain, because, d)
     for before, after in hosts:
         _diff_service(out, before, after, because, d)
     for old, drain in drains:
@@ -1322,7 +1397,8 @@ def _diff(d: Draft) -> list[Event]:
     for before, after in hosts:
         _diff_emptiness(out, before, after, because, d)
     for old, drain in drains:
-        _diff_drain(out, old, drain, because, d)
+        if not drain.removed:
+            _diff_drain(out, old, drain, because, d)
     for old_bus, bus in buses:
         _diff_bus(out, old_bus, bus, because, d.now)
     return out
@@ -1334,8 +1410,10 @@ def _diff_service(out: list[Event], before: Host | None, after: Host, because: B
     if before is None and not live:
         return  # first sight is a baseline
     recreated = (Host, name) in d.removed or (before is not None and before.service_uuid != after.service_uuid)
-    if because.event_type == "service.create" and (before is None or recreated):
+    if recreated or (because.event_type == "service.create" and before is None):
         out.append(events.ServiceCreated(because=because, host=name, since=Instant(d.now)))
+    if recreated and not live:
+        return  # the new service is seen for the first time: a baseline
     was = before if before is not None and not recreated else Host(name)
     if after.disabled and not was.disabled:
         out.append(events.ServiceDisabled(because=because, host=name, reason=reason))
@@ -1422,6 +1500,8 @@ def _evidence(m: Migration, now: float) -> dict[str, Any]:
 
 
 def _diff_emptiness(out: list[Event], before: Host | None, after: Host, because: Because, d: Draft) -> None:
+    if before is not None and before.service_uuid != after.service_uuid and before.service_uuid is not None:
+        return  # another service under the same name: what was said of the old one ended with it
     was = before.emptied if before else False
     drain_id = after.drain_id or (before.drain_id if before else None)
     if name_emptied := d.emptied.get(after.name):

@@ -235,19 +235,20 @@ class Admission:
         outcome = reduce(self._fleet, observation, self._ids)
         if not (outcome.saved or outcome.removed or outcome.forgotten or outcome.events):
             return
+        said = [
+            publish(
+                event,
+                id=self._ids(),
+                installation=self._installation,
+                time=observation.seen_at,
+                sequence=self._sequence + number,
+            )
+            for number, event in enumerate(outcome.events, 1)
+        ]
         batch.undo.extend(self._fleet.apply(outcome))
         batch.take(outcome)
-        for event in outcome.events:
-            self._sequence += 1
-            batch.events.append(
-                publish(
-                    event,
-                    id=self._ids(),
-                    installation=self._installation,
-                    time=observation.seen_at,
-                    sequence=self._sequence,
-                )
-            )
+        batch.events += said
+        self._sequence += len(said)
 
     def _commit(self, batch: Batch, counted: Counter[str], lag_s: float | None) -> None:
         if self._keeper is not None and not batch.empty:

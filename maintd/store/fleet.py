@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Table
 
 from maintd.domain.events import CloudEvent
 from maintd.domain.model import (
+    Because,
     Blocker,
     Bus,
     Drain,
@@ -162,7 +163,8 @@ class FleetStore:
         conditions: dict[type[Entity], tuple[str, tuple[Any, ...]]] = {
             Migration: (f" WHERE is_open = {mark} OR ended_at >= {mark}", (True, now - REMEMBER_ENDED_S)),
             Drain: (" WHERE ended_at IS NULL", ()),
-            Residue: (" WHERE cleared_at IS NULL", ()),
+            # What was cleared of an evacuation must stay cleared while Nova still shows the evacuation.
+            Residue: (" WHERE cleared_at IS NULL OR kind = 'evacuated'", ()),
         }
         for kind in (Knowledge, Bus, Host, Server, Migration, Drain, Residue):
             shelf = SHELVES[kind]
@@ -269,7 +271,7 @@ def _delete(database: Database, shelf: Shelf) -> str:
 
 _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
-_NAMES: Final = {kind: [field.name for field in fields(kind)] for kind in (Blocker, Note, Progress, ProofRead)}
+_NAMES: Final = {kind: [field.name for field in fields(kind)] for kind in (Because, Blocker, Note, Progress, ProofRead)}
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -310,6 +312,14 @@ def _progress_of(text: str) -> Progress:
     return _known(Progress, json.loads(text))  # type: ignore[no-any-return]
 
 
+def _because_text(because: Because) -> str:
+    return _json(_plain(because))
+
+
+def _because_of(text: str) -> Because:
+    return _known(Because, json.loads(text))  # type: ignore[no-any-return]
+
+
 def _flags(kind: type[Any]) -> dict[str, Callable[[Any], Any]]:
     """SQLite and MariaDB give numbers for what is true or false."""
     return {field.name: bool for field in fields(kind) if str(field.type).startswith("bool")}
@@ -333,7 +343,13 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
     Migration: Shelf(
         Migration,
         tables.migrations,
-        store={"kind": _text_of, "phase": _text_of, "verdict": _text_of, "progress": _progress_text},
+        store={
+            "kind": _text_of,
+            "phase": _text_of,
+            "verdict": _text_of,
+            "progress": _progress_text,
+            "verdict_because": _because_text,
+        },
         restore={
             **_flags(Migration),
             **_few("source", "destination", "status", "project_id"),
@@ -341,6 +357,7 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
             "phase": Phase,
             "verdict": Phase,
             "progress": _progress_of,
+            "verdict_because": _because_of,
         },
         extra={"is_open": attrgetter("open")},
     ),

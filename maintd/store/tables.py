@@ -60,6 +60,8 @@ hosts = _table(
     _flag("forced_down"),
     _flag("up", nullable=True),
     Column("down_since", Double),
+    Column("last_down_from", Double),
+    Column("last_down_to", Double),
     _flag("cell_unknown"),
     Column("seen_at", Double, nullable=False),
     Column("versioned_at", Double, nullable=False),
@@ -119,6 +121,7 @@ migrations = _table(
     Column("stall_at", Double),
     Column("verdict", String(32)),
     Column("verdict_at", Double),
+    Column("verdict_because", Text),
     Column("ended_at", Double, index=True),
     Column("fault", Text),
     _flag("is_open", index=True),  # not a field: the phase is not final

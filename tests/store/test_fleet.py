@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from maintd.clock import ManualClock
 from maintd.domain.events import CloudEvent
 from maintd.domain.model import (
+    Because,
     Blocker,
     Bus,
     Drain,
@@ -60,6 +61,8 @@ FULL: tuple[Entity, ...] = (
             (Note("leak", "s", "d"),),
             (ProofRead("servers", 1, 8.5, 0), ProofRead("servers", 2, 9.5, 0)),
         ),
+        10.5,
+        11.5,
     ),
     Server("s-1", "p-1", "n'ame \U0001f600", "cmp-1", "cmp-2", "active", "migrating", 1.5, 2.5, 3.5, 4.5, "fault"),
     Migration(
@@ -92,6 +95,7 @@ FULL: tuple[Entity, ...] = (
         8.5,
         9.5,
         "fault",
+        Because("notification", "instance.rebuild.error", "m-1", "req-1"),
     ),
     Drain("drain-1", "cmp-1", 1.5, "why", True, True, True, 12, 2.5, 3.5, None, "ended", True),
     Residue("cmp-1", "s-1", "evacuated", 1.5, "uuid-1", "uuid-m", "detail", None, "who"),
@@ -173,7 +177,7 @@ def test_what_is_over_is_not_loaded(store: Store, fence: Fence) -> None:
     young = Migration("young", "s", Kind.LIVE, Phase.COMPLETED, ended_at=NOW - 3599)
     old = Migration("old", "s", Kind.LIVE, Phase.COMPLETED, ended_at=NOW - 3601)
     drain = Drain("over", "cmp-1", 1.0, ended_at=NOW - 1)
-    residue = Residue("cmp-1", "s", "evacuated", 1.0, cleared_at=NOW - 1)
+    residue = Residue("cmp-1", "s", "deleted_while_down", 1.0, cleared_at=NOW - 1)
     store.commit(Commit(fence, saved=[young, old, drain, residue]))
 
     assert {young} == loaded(store)
