@@ -104,7 +104,7 @@ class Meter:
 
 
 def read_stock(url: str, pool: str, meter: Meter) -> None:
-    """oslo.messaging's batch listener as it comes, with our intake's batches and prefetch (others made no difference)."""
+    """oslo.messaging's batch listener as it comes, with our intake's batches and prefetch (others do no better)."""
     from oslo_config import cfg
 
     from maintd.nova.oslo import opts, oslo_messaging
