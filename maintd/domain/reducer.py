@@ -501,6 +501,9 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
                 return None
         if same_request and transition.begins and o.emitted_at <= m.emitted_at + CLOCK_MARGIN_S:
             return None
+        only_by_api = m.request_id is None and m.migration_uuid is not None
+        if transition.begins and only_by_api and o.emitted_at <= (m.updated_at or m.ended_at or 0.0):
+            return None  # the late beginning of one that only the API had told of
     if open_ is not None:
         elsewhere = bool(o.source and open_.source and o.source != open_.source)
         if elsewhere and o.emitted_at <= open_.emitted_at:
