@@ -161,7 +161,7 @@ class NovaApi:
         self._lock = threading.Lock()
         self._proxies: dict[str, tuple[Adapter, tuple[int, int] | None]] = {}
         self._refusals: dict[str, tuple[float, _Unusable]] = {}
-        self._connection = self._connect()
+        self._connection: Any = self._connect()
 
     # -- the questions ------------------------------------------------------------------------------------------------
 
@@ -501,7 +501,7 @@ class NovaApi:
     def _connect(self) -> Any:
         try:
             return openstack.connect(app_name="maintd", app_version=__version__, **self._cloud.connect_options())
-        except (openstack.exceptions.SDKException, keystone.ClientException, OSError, ValueError, TypeError) as wrong:
+        except Exception as wrong:  # whatever the SDK trips over in a file that it did not expect
             which = f"cloud {self._cloud.cloud!r}" if self._cloud.cloud else "[cloud]"
             raise OperatorError(f"The configuration of {which} cannot be used: {_clean(str(wrong))}") from wrong
 
@@ -519,13 +519,18 @@ class NovaApi:
             if refusal is not None and self._clock.monotonic() < until:
                 raise _Unusable(refusal.outcome, str(refusal))
             try:
+                if self._connection is None:
+                    self._connection = self._connect()
                 proxy = getattr(self._connection, service)
                 data = proxy.get_endpoint_data()
             except Exception as wrong:
-                refusal = _reason(wrong, NAMES[service], "the first question", self._cloud.timeout_s)
+                if isinstance(wrong, OperatorError):  # somebody is writing clouds.yaml just now, for example
+                    refusal = _Unusable(FAILED, str(wrong))
+                else:
+                    refusal = _reason(wrong, NAMES[service], "the first question", self._cloud.timeout_s)
                 hold_s = 30.0 if refusal.outcome == REFUSED else 2.0
                 self._refusals[service] = (self._clock.monotonic() + hold_s, refusal)
-                self._connection = self._connect()  # the SDK remembers a service that it did not find
+                self._connection = None  # made anew: the SDK remembers a service that it did not find
                 raise refusal from wrong
             newest = data.max_microversion if data is not None else None
             found = (proxy, tuple(newest[:2]) if newest else None)
@@ -536,7 +541,7 @@ class NovaApi:
         """Discover anew: the service no longer speaks the version that was agreed upon."""
         with self._lock:
             self._proxies.pop(service, None)
-            self._connection = self._connect()
+            self._connection = None
 
     def _spoil(self, kind: _Kind, request: str, error: str, asking: Asking) -> Answer:
         now = self._clock.now()

@@ -550,6 +550,26 @@ def test_an_unknown_cloud_is_the_operators_mistake(tmp_path: Any, monkeypatch: p
         NovaApi(CloudConfig(cloud="no-such-cloud"), SystemClock())
 
 
+@pytest.mark.parametrize("half", ["clouds: {}\n", "clouds:\n  prod: {auth: {", "clouds:\n", ""])
+def test_a_half_written_file_is_an_answer_that_is_none(
+    sim: Sim, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, half: str
+) -> None:
+    """A clouds.yaml that is being rewritten makes questions fail with a sentence; once it is whole they are answered."""
+    clouds = tmp_path / "clouds.yaml"
+    good = json.dumps({"clouds": {"prod": {"region_name": "RegionOne", **sim.server.cloud_config()}}})
+    clouds.write_text(good)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+    api = NovaApi(CloudConfig(cloud="prod"), sim.clock, pause=lambda seconds: None)
+    clouds.write_text(half)
+    api._forget("compute")
+    (answer,) = api.services()
+    assert answer.status is None and "cloud 'prod'" in str(answer.error)
+    clouds.write_text(good)
+    sim.clock.advance(31.0)
+    (answer,) = api.services()
+    assert answer.error is None
+
+
 def test_the_api_may_be_used_from_several_threads(sim: Sim) -> None:
     """Questions from many threads at once share one token and are all answered."""
     api = sim.api()
