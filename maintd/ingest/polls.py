@@ -55,8 +55,14 @@ MARGIN_S = 120.0
 ENDING_BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 NEVER = float("-inf")
+ABANDONED_S = 5.0
+"""After how long a pass whose end could not be kept is begun anew."""
+
 WARM_UP_S = 4.0
 WARM_FOR_S = 60.0
+STUCK_S = 10.0
+"""A worker that looks at the fleet every two seconds at least, and did not for so long, is stuck."""
+
 BREATH_S = 0.05
 """How long the workers rest between two looks at the fleet, however often they are woken."""
 
@@ -175,7 +181,8 @@ class Polls:
 
     `ready()` says whether every bus is listened to: not before may the cloud be read for the first time (facts 7.4).
     `on_answer` is given every answer (a recording). `errors()` says what does not work now, by purpose. From here on
-    every call of the API goes through `pace`; by default that is one `Budget`.
+    every call of the API goes through `pace`; by default that is one `Budget`. `lost()` is called once the fleet turns
+    out to be another's; everything here has stopped then. It may be called from any thread, more than once.
     """
 
     def __init__(
@@ -191,8 +198,10 @@ class Polls:
         on_answer: Callable[[Answer], None] | None = None,
         stopping: threading.Event | None = None,
         pace: Callable[[str | None], bool] | None = None,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
+        self._lost = lost
         self._door = door
         self._clock = clock
         self._has_bus = has_bus
@@ -281,6 +290,16 @@ class Polls:
         with self._lock:
             return dict(self._ticked)
 
+    def healthy(self, now: float) -> bool:
+        """Whether the workers live and move; `now` is in monotonic seconds.
+
+        Of movement only the one that decides what is to be proven is asked: it never waits for Nova, so a call that
+        hangs, which is Nova's fault and is said in `errors`, is not taken for ours.
+        """
+        with self._lock:
+            at = self._ticked.get("passes", now)
+        return now - at < STUCK_S and all(thread.is_alive() for thread in self._threads)
+
     def _noticed(self, event: Any) -> None:
         if event.code == EVENT_JOB_ERROR:
             log.error("poll failed by our fault", job=event.job_id, traceback=event.traceback)
@@ -303,7 +322,7 @@ class Polls:
             self._fail(name, str(wrong))
             return False
         except LeaseLost:
-            self._stopping.set()
+            self._lease_lost()
             return False
         self._tick(name)
         with self._lock:
@@ -312,6 +331,10 @@ class Polls:
             log.info("poll works again", job=name)
         self._listener.job(name, "done")
         return True
+
+    def _lease_lost(self) -> None:
+        self._stopping.set()
+        self._lost()
 
     def _fail(self, name: str, sentence: str) -> None:
         with self._lock:
@@ -658,7 +681,7 @@ class Polls:
         self._passes.put(host)
 
     def verify(self, host: str) -> str:
-        """One verification pass over a host. Returns whole, disturbed or spoilt; never raises for Nova or the store."""
+        """One verification pass over a host. Returns whole, disturbed or spoilt; never raises."""
         deadline = _Deadline(self._clock, "verify", self._limits.pass_deadline_s)
         self._tick("verify")
         with self._lock:
@@ -669,10 +692,15 @@ class Polls:
             outcome, sentence = "spoilt", f"The pass over {host} could not be kept: {wrong}"
             with self._lock:
                 # The fleet may still believe that the pass goes on; a new one is the only thing that ends it.
-                self._abandoned[host] = self._clock.now() + 5.0
+                self._abandoned[host] = self._clock.now() + ABANDONED_S
         except LeaseLost:
-            self._stopping.set()
+            self._lease_lost()
             return "spoilt"
+        except Exception as fault:
+            log.exception("pass failed by our fault", host=host)
+            sentence = f"The pass over {host} failed by our own fault: {type(fault).__name__}: {fault}"
+            outcome = "spoilt"
+            self._break_off(host, sentence)
         with self._lock:
             self._verified_at[host] = self._clock.now()
         if sentence is not None:
@@ -716,6 +744,20 @@ class Polls:
             self._spoil(host, number, error)
         return ("spoilt", error) if error is not None else ("whole", None)
 
+    def _break_off(self, host: str, sentence: str) -> None:
+        """End a pass that our own fault ended, so that the fleet does not wait for it for ever. Never raises."""
+        try:
+            held = self._door.read(lambda fleet: fleet.verification(host))
+            if held is not None and held.begun_at is not None:
+                self._spoil(host, held.pass_number, sentence)
+        except LeaseLost:
+            self._lease_lost()
+        except Exception:
+            log.exception("pass could not be ended", host=host)
+            with self._lock:
+                self._abandoned[host] = self._clock.now() + ABANDONED_S
+        self._stopping.wait(1.0)  # what is our fault may be so again at once
+
     def _spoil(self, host: str, number: int, sentence: str) -> None:
         now = self._clock.now()
         self._door.admit(
@@ -724,7 +766,7 @@ class Polls:
 
     def _verify_forever(self) -> None:
         while not self._stopping.is_set():
-            self._tick("verify")
+            self._tick("passes")
             for host in self._guard("verify", self.passes_due) or ():
                 self._want_pass(host)
             next_at = self._guard("verify", lambda: self._door.read(lambda fleet: fleet.next_verify_at()))

@@ -18,9 +18,10 @@ from maintd.domain.events import CloudEvent
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Knowledge, Policy
 from maintd.domain.observations import BusSeen, Observation, ServersListed
-from maintd.errors import StoreUnavailable
+from maintd.errors import LeaseLost, StoreUnavailable
 from maintd.ingest.admit import Admission
 from maintd.ingest.budget import Budget
+from maintd.ingest import polls as polls_module
 from maintd.ingest.polls import Limits, Polls
 from maintd.nova.api import OPEN_STATUSES, NovaApi
 from maintd.nova.notifications.envelope import read_message
@@ -442,6 +443,56 @@ def test_a_pass_whose_end_could_not_be_kept_is_made_again(make: Make) -> None:
     world.until("host.emptied", 120.0)
 
 
+@pytest.mark.parametrize("spoilable", [True, False])
+def test_a_pass_that_fails_by_our_own_fault_does_not_stay_open(
+    make: Make, monkeypatch: pytest.MonkeyPatch, spoilable: bool
+) -> None:
+    """An exception nobody thought of ends the pass, is told, and leaves the host to the next one."""
+    world = make(hosts=2)
+    world.run(1.0)
+    close(world)
+    world.run(1.0)
+    count = itertools.count()
+
+    def fail(answer: Any) -> None:
+        if answer.purpose == "verify" and next(count) == 2:
+            raise ZeroDivisionError("a mistake of ours")
+
+    def refuse(host: str, number: int, sentence: str) -> None:
+        raise KeyError("another")
+
+    world.polls._on_answer = fail
+    if not spoilable:
+        monkeypatch.setattr(world.polls, "_spoil", refuse)
+    assert world.polls.verify("cmp-01") == "spoilt"
+    assert "a mistake of ours" in world.polls.errors()["verify"]
+    held = world.fleet.verification("cmp-01")
+    assert held is not None and (held.begun_at is None) == spoilable
+    monkeypatch.undo()
+    world.clock.advance(6.0)
+    assert spoilable or world.polls.passes_due() == ["cmp-01"]
+    world.until("host.emptied", 120.0)
+    assert "verify" not in world.polls.errors()
+
+
+def test_a_lost_lease_is_passed_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job or a pass that finds the fleet to be another's says so, and the polls stop."""
+    world = make(hosts=2)
+    world.run(1.0)
+    close(world)
+    told: list[str] = []
+
+    def refuse(observations: object) -> None:
+        raise LeaseLost("another has it")
+
+    monkeypatch.setattr(world.door, "admit", refuse)
+    for name, work in (("job", world.polls.look_at_services), ("pass", lambda: world.polls.verify("cmp-01"))):
+        world.polls._stopping.clear()
+        monkeypatch.setattr(world.polls, "_lost", lambda name=name: told.append(name))
+        assert work() in (False, "spoilt")
+        assert told.pop() == name and world.polls._stopping.is_set()
+
+
 def test_an_emptied_host_is_proven_again_now_and_then(make: Make) -> None:
     """A server that appears on an emptied host without a word on the bus is found within the slow period."""
     world = make(hosts=2)
@@ -710,6 +761,22 @@ def test_a_job_that_hangs_is_counted_and_does_not_hold_up_the_others(live: Calla
     wait_for(lambda: world.ear.jobs["services", "overrun"] >= 2)
     before = world.ear.jobs["progress", "done"]
     wait_for(lambda: world.ear.jobs["progress", "done"] > before)
+
+
+def test_a_nova_that_hangs_is_no_stuck_worker(live: Callable[..., Live], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While every call hangs the polls are healthy; when a worker dies or stands still they are not."""
+    monkeypatch.setattr(polls_module, "STUCK_S", 3.0)
+    world = live(Limits(services_without_bus_s=0.1), timeout_s=30.0)
+    world.rest.faults.add(slow_s=30.0)
+    world.polls.start()
+    began = time.monotonic()
+    wait_for(lambda: time.monotonic() - began > 4.0)
+    assert world.polls.healthy(time.monotonic())
+    assert not world.polls.healthy(time.monotonic() + 4.0)
+    dead = threading.Thread(target=lambda: None)
+    world.polls._threads.append(dead)
+    assert not world.polls.healthy(time.monotonic())
+    world.polls._threads.remove(dead)
 
 
 def test_stopping_does_not_wait_for_a_hanging_nova(live: Callable[..., Live]) -> None:
