@@ -19,9 +19,9 @@ from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Knowledge, Policy
 from maintd.domain.observations import BusSeen, Observation, ServersListed
 from maintd.errors import LeaseLost, StoreUnavailable
+from maintd.ingest import polls as polls_module
 from maintd.ingest.admit import Admission
 from maintd.ingest.budget import Budget
-from maintd.ingest import polls as polls_module
 from maintd.ingest.polls import Limits, Polls
 from maintd.nova.api import OPEN_STATUSES, NovaApi
 from maintd.nova.notifications.envelope import read_message

@@ -554,7 +554,7 @@ def test_an_unknown_cloud_is_the_operators_mistake(tmp_path: Any, monkeypatch: p
 def test_a_half_written_file_is_an_answer_that_is_none(
     sim: Sim, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, half: str
 ) -> None:
-    """A clouds.yaml that is being rewritten makes questions fail with a sentence; once it is whole they are answered."""
+    """A clouds.yaml that is being rewritten makes questions fail with a sentence, until it is whole."""
     clouds = tmp_path / "clouds.yaml"
     good = json.dumps({"clouds": {"prod": {"region_name": "RegionOne", **sim.server.cloud_config()}}})
     clouds.write_text(good)
