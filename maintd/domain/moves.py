@@ -1,0 +1,284 @@
+"""Migrations as the bus tells them: steps, what an update lets guess, failures before any compute acted, and the end.
+
+The tables of `migrations.py` say what a step means; here it is decided which migration a step belongs to, whether it is
+only the echo of one that has ended, and where a server is once its move is over.
+"""
+
+from __future__ import annotations
+
+from maintd.domain.copying import replace
+from maintd.domain.detectors import stall
+from maintd.domain.draft import CLOCK_MARGIN_S, Draft
+from maintd.domain.migrations import (
+    RANK,
+    STEPS,
+    Transition,
+    advance,
+    same_family,
+    verdict_of,
+)
+from maintd.domain.model import (
+    Kind,
+    Migration,
+    Phase,
+    Server,
+)
+from maintd.domain.observations import (
+    ServerSeen,
+    TaskFailed,
+)
+from maintd.domain.residue import leave_residue
+
+
+def moved(d: Draft, old: str | None, new: str | None) -> None:
+    """The server's host changed: both hosts are looked at again, and what was read of a closed one proves nothing."""
+    d.named(old, new)
+    d.touch(old, new)
+    if old is not None:
+        d.departed[old] = None
+
+
+def fold_step(d: Draft, o: ServerSeen) -> None:
+    if o.step is None:
+        return
+    transition = STEPS[o.step]
+    migration = _migration_for(d, o, transition)
+    if migration is None:
+        return
+    kind = migration.kind
+    if o.kind is not None and same_family(kind, o.kind) and o.kind is not Kind.COLD:
+        kind = o.kind
+    phase = advance(migration.phase, transition.phase)
+    aborted = migration.aborted or transition.aborts
+    verdict, verdict_at = migration.verdict, migration.verdict_at
+    said = verdict_of(transition, o.step, migration.phase, aborted)
+    if said is not None and (verdict is None or not transition.soft):
+        # A step's word outweighs what was inferred from an update, and is not put off by it.
+        wait_s = d.policy.api_word_s if (d.policy.has_cloud or transition.soft) else 0.0
+        verdict = said
+        verdict_at = d.now + wait_s if verdict_at is None else min(verdict_at, d.now + wait_s)
+    elif transition.phase is not None and said is None and verdict is not None and phase != migration.phase:
+        verdict, verdict_at = None, None  # it went on after all (a reschedule)
+    new = replace(
+        migration,
+        kind=kind,
+        phase=phase,
+        source=migration.source or o.source,
+        destination=_destination(migration, o),
+        project_id=migration.project_id or o.project_id,
+        request_id=migration.request_id or o.because.request_id,
+        emitted_at=max(migration.emitted_at, o.emitted_at),
+        stepped=migration.stepped or transition.phase is not None,
+        aborted=aborted,
+        verdict=verdict,
+        verdict_at=verdict_at,
+        verdict_because=o.because if said is not None and verdict is said else migration.verdict_because,
+        fault=o.fault or migration.fault,
+        moved_at=d.now if phase != migration.phase or migration.moved_at == 0.0 else migration.moved_at,
+    )
+    put_migration(d, new, migration)
+    if verdict_at is not None and verdict_at <= d.now and verdict is not None:
+        end(d, new, verdict, None)
+
+
+def _destination(migration: Migration, o: ServerSeen) -> str | None:
+    if o.destination is None:
+        return migration.destination
+    if migration.destination is None or (o.step is not None and STEPS[o.step].begins):
+        return o.destination
+    return migration.destination
+
+
+def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration | None:
+    """The open migration that a step belongs to; a new one where the step may begin one; None for an echo."""
+    mine = [m for m in d.migrations_of(o.server_id) if same_family(m.kind, transition.kind)]
+    open_ = next((m for m in reversed(mine) if m.open), None)
+    ended = [m for m in mine if not m.open]
+    for m in ended:
+        same_request = o.because.request_id is not None and m.request_id == o.because.request_id
+        if (same_request and not transition.begins) or o.emitted_at < m.emitted_at - CLOCK_MARGIN_S:
+            if open_ is None or o.emitted_at < m.emitted_at - CLOCK_MARGIN_S:
+                return None
+        if same_request and transition.begins and o.emitted_at <= m.emitted_at + CLOCK_MARGIN_S:
+            return None
+        only_by_api = m.request_id is None and m.migration_uuid is not None
+        if transition.begins and only_by_api and o.emitted_at <= (m.updated_at or m.ended_at or 0.0):
+            return None  # the late beginning of one that only the API had told of
+    if open_ is not None:
+        elsewhere = bool(o.source and open_.source and o.source != open_.source)
+        if elsewhere and o.emitted_at <= open_.emitted_at:
+            return None  # a late word of an earlier move, from another host
+        if not elsewhere and (not transition.begins or not _is_another(open_, o)):
+            return open_
+        if not (transition.begins or transition.joins):
+            return None
+        # The end of the old one was lost: a new one could not have begun before it.
+        server = d.server(o.server_id)
+        there = open_.destination is not None and server is not None and server.host == open_.destination
+        there = there or (elsewhere and open_.kind is Kind.EVACUATION)  # it now leaves from where it had been rebuilt
+        end(d, open_, open_.verdict or (Phase.COMPLETED if there else Phase.FAILED), None)
+        return _begin(d, o, transition.kind)
+    if transition.begins or (transition.joins and not _echo_of_ended(ended, o)):
+        return _begin(d, o, transition.kind)
+    return None
+
+
+def _is_another(open_: Migration, o: ServerSeen) -> bool:
+    """Whether a beginning step is about another migration than the open one."""
+    if open_.kind is Kind.LIVE and not open_.stepped and RANK[open_.phase] <= RANK[Phase.PREPARING]:
+        return False
+    if o.because.request_id is not None and open_.request_id is not None:
+        return o.because.request_id != open_.request_id and o.emitted_at > open_.emitted_at
+    # What the API showed under way had begun by then; a beginning emitted before is its own, and late.
+    heard_at = max(open_.emitted_at, open_.moved_at) if open_.migration_uuid is not None else open_.emitted_at
+    return RANK[open_.phase] > RANK[Phase.PREPARING] and o.emitted_at > heard_at + CLOCK_MARGIN_S
+
+
+def _echo_of_ended(ended: list[Migration], o: ServerSeen) -> bool:
+    """A step that could join, but is more likely the late word of what has ended."""
+    return any(o.emitted_at <= max(m.emitted_at, m.ended_at or 0.0) + CLOCK_MARGIN_S for m in ended)
+
+
+def _begin(d: Draft, o: ServerSeen, kind: Kind) -> Migration:
+    return Migration(
+        key=d.new_id(),
+        server_id=o.server_id,
+        kind=o.kind or kind,
+        phase=Phase.ASKED,
+        source=o.source,
+        project_id=o.project_id,
+        begun_at=d.now,
+    )
+
+
+def put_migration(d: Draft, new: Migration, old: Migration | None) -> None:
+    d.put(new)
+    d.touch(new.source, new.destination)
+    if old is not None:
+        d.touch(old.destination)
+
+
+def infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
+    """instance.update says nothing of migrations, but its task state does: one is asked for, or it came to nothing."""
+    open_ = d.open_migration_of(o.server_id)
+    if known is not None and (o.updated_at or 0.0) < (known.updated_at or 0.0):
+        return
+    if o.task_state == "migrating" and open_ is None and o.host:
+        for m in d.migrations_of(o.server_id):
+            same = o.because.request_id is not None and m.request_id == o.because.request_id
+            if same or o.emitted_at <= m.emitted_at + CLOCK_MARGIN_S:
+                return
+        begun = Migration(
+            key=d.new_id(),
+            server_id=o.server_id,
+            kind=Kind.LIVE,
+            phase=Phase.ASKED,
+            source=o.host,
+            project_id=o.project_id,
+            request_id=o.because.request_id,
+            begun_at=d.now,
+            emitted_at=o.emitted_at,
+            moved_at=d.now,
+        )
+        put_migration(d, begun, None)
+        return
+    if open_ is None or open_.verdict is not None:
+        return
+    if open_.kind is not Kind.LIVE:
+        if o.vm_state == "error" and o.task_state is None and o.emitted_at >= open_.emitted_at:
+            fault = o.fault or open_.fault
+            failed = replace(
+                open_,
+                verdict=Phase.FAILED,
+                verdict_at=d.now + d.policy.api_word_s,
+                verdict_because=o.because,
+                fault=fault,
+            )
+            put_migration(d, failed, open_)
+        return
+    if o.percent is not None and o.task_state == "migrating":
+        if open_.percent != o.percent:
+            put_migration(d, replace(open_, percent=o.percent, moved_at=d.now), open_)
+    elif o.task_state is None and o.emitted_at >= open_.emitted_at:
+        # No task any more: arrived, given up, or failed. The step that says which may follow, or never come.
+        verdict = Phase.COMPLETED if o.host != open_.source else Phase.CANCELLED if open_.aborted else Phase.FAILED
+        wait = replace(
+            open_,
+            verdict=verdict,
+            verdict_at=d.now + d.policy.api_word_s,
+            verdict_because=o.because,
+            fault=o.fault or open_.fault,
+        )
+        put_migration(d, wait, open_)
+
+
+def end(d: Draft, m: Migration, phase: Phase, status: str | None) -> None:
+    """The migration is over. Its server is then where that leaves it, unless somebody has said so already."""
+    ended = replace(
+        m,
+        phase=phase,
+        status=status if status is not None else (m.status if m.status in ("done",) else None),
+        ended_at=d.now,
+        moved_at=d.now,
+        verdict=None,
+        verdict_at=None,
+        stall_at=None,
+        stalled=None,
+        stalled_since=None,
+    )
+    put_migration(d, ended, m)
+    server = d.server(m.server_id)
+    if server is None or server.deleted_at is not None:
+        return
+    if phase is Phase.COMPLETED and m.destination and server.host == m.source and m.source != m.destination:
+        d.put(replace(server, host=m.destination, task_state=None, seen_at=d.now))
+        moved(d, m.source, m.destination)
+    elif phase is Phase.FAILED and not m.aborted:
+        fault = m.fault or f"{m.kind} to {m.destination or 'nowhere'} failed"
+        d.put(replace(server, fault=fault))
+    if m.kind is Kind.EVACUATION and m.source and phase is Phase.COMPLETED:
+        leave_residue(d, m.source, m.server_id, "evacuated", m.migration_uuid)
+
+
+def fold_task_failed(d: Draft, o: TaskFailed) -> None:
+    open_ = d.open_migration_of(o.server_id)
+    server = d.server(o.server_id)
+    d.named(server.host if server else None, *(h for h in ((open_.source, open_.destination) if open_ else ())))
+    if o.task != "build_instances" and open_ is not None and RANK[open_.phase] <= RANK[Phase.PREPARING]:
+        wait_s = d.policy.api_word_s if d.policy.has_cloud else 0.0
+        new = replace(
+            open_,
+            verdict=Phase.FAILED,
+            verdict_at=d.now + wait_s,
+            verdict_because=o.because,
+            fault=o.fault,
+            moved_at=d.now,
+        )
+        put_migration(d, new, open_)
+        if wait_s == 0.0:
+            end(d, new, Phase.FAILED, None)
+    elif server is not None and server.deleted_at is None and o.task != "build_instances":
+        d.put(replace(server, fault=o.fault or f"{o.task} failed"))
+        d.touch(server.host)
+    elif server is not None and server.landing:
+        d.touch(server.landing)
+        d.put(replace(server, landing=None))
+
+
+def judge_migration(d: Draft, key: str) -> None:
+    m = d.changed.get((Migration, key))
+    if not isinstance(m, Migration) or not m.open or (Migration, key) in d.forgotten:
+        return
+    queue_moved_at = None
+    if m.phase in (Phase.ASKED, Phase.QUEUED) and m.kind is Kind.LIVE and m.source:
+        others = [
+            o.moved_at
+            for o in d.open_migrations_on(m.source)
+            if o.key != m.key and o.source == m.source and o.kind is Kind.LIVE and RANK[o.phase] > RANK[Phase.QUEUED]
+        ]
+        queue_moved_at = max(others, default=None)
+    judged = stall.judge(m, queue_moved_at, d.policy, d.now)
+    if (judged.reason, judged.look_at) != (m.stalled, m.stall_at):
+        since = judged.since if judged.reason else None
+        d.put(replace(m, stalled=judged.reason, stalled_since=since, stall_at=judged.look_at))
+        d.touch(m.source)

@@ -1,0 +1,129 @@
+"""What a server may have left on a host that Nova no longer connects with it: when it is noted, when it is cleared.
+
+An evacuation leaves the server's disks, and perhaps its guest, on the source until nova-compute runs there again; a
+delete while the host is down does the same (facts 2.6, 2.7). Nova forgets; this ledger does not. In doubt it notes:
+what is noted wrongly costs an operator a look, what is missed may cost somebody's data.
+"""
+
+from __future__ import annotations
+
+from maintd.domain import emptiness
+from maintd.domain.copying import replace
+from maintd.domain.draft import CLOCK_MARGIN_S, Draft
+from maintd.domain.migrations import (
+    STEPS,
+)
+from maintd.domain.model import (
+    Host,
+    Kind,
+    Residue,
+    Verification,
+)
+from maintd.domain.observations import (
+    ResidueCleared,
+    ServerSeen,
+    Step,
+)
+
+
+def is_down(host: Host) -> bool:
+    return host.forced_down or host.up is False
+
+
+def fell_while_down(host: Host, at: float | None) -> bool:
+    """Whether something that Nova dates so happened while the host was last down."""
+    if at is None or host.last_down_from is None or host.last_down_to is None:
+        return False
+    return host.last_down_from - CLOCK_MARGIN_S <= at <= host.last_down_to + CLOCK_MARGIN_S
+
+
+def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid: str | None = None) -> None:
+    held = d.host(host)
+    residue = Residue(host, server_id, kind, d.now, held.service_uuid if held else None, migration_uuid=migration_uuid)
+    old = d.residue(residue.key)
+    if old is None or (
+        old.cleared_at is not None and migration_uuid and old.migration_uuid not in (None, migration_uuid)
+    ):
+        d.put(residue)
+    elif migration_uuid and not old.migration_uuid:
+        d.put(replace(old, migration_uuid=migration_uuid))
+        if old.cleared_at is not None:
+            return
+    else:
+        return
+    d.named(host)
+    d.touch(host)
+
+
+def clear_residue(d: Draft, residue: Residue, by: str) -> None:
+    d.put(replace(residue, cleared_at=d.now, cleared_by=by))
+    d.named(residue.host)
+    d.touch(residue.host)
+
+
+def remember_evacuation(d: Draft, o: ServerSeen) -> None:
+    """From the first word of an evacuation on, its source may keep the server's disks, whatever goes unheard after it.
+
+    A delete hides the evacuation from Nova itself (facts 2.6). What was cleared stays cleared against late words.
+    """
+    if o.step is None or STEPS[o.step].kind is not Kind.EVACUATION or not o.source:
+        return
+    old = d.residue(f"{o.source}/{o.server_id}/evacuated")
+    if o.step is Step.REBUILD_ERROR:
+        if old is not None and old.cleared_at is None and old.since <= o.emitted_at + CLOCK_MARGIN_S:
+            clear_residue(d, old, "Nova: the evacuation failed, the server is still here")
+        return
+    if old is None:
+        leave_residue(d, o.source, o.server_id, "evacuated")
+    elif old.cleared_at is not None and o.emitted_at > old.cleared_at + CLOCK_MARGIN_S:
+        d.put(replace(old, since=d.now, migration_uuid=None, cleared_at=None, cleared_by=None))
+        d.named(o.source)
+        d.touch(o.source)
+
+
+def left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
+    """A server is suddenly elsewhere, or gone, whose host is dead: only an unheard evacuation or delete does that.
+
+    Unless a move away from there is known to have been under way before the host died.
+    """
+    held = d.host(host)
+    if held is None or not is_down(held):
+        return
+    if any(m.source == host and m.kind is not Kind.EVACUATION for m in d.migrations_of(server_id)):
+        return
+    if not any(d.residue(f"{host}/{server_id}/{kind}") for kind in ("evacuated", "deleted_while_down")):
+        leave_residue(d, held.name, server_id, "evacuated")
+
+
+def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
+    """A move away from a dead host of which Nova shows no row any more: its server was deleted, its disks were not.
+
+    Nova removes the rows with the server (facts 2.6). What is left here then spoils the pass, and blocks the next.
+    """
+    if not is_down(host) or emptiness.spoilt(v.reads):
+        return
+    shown = emptiness.rows_shown(v.reads)
+    for m in d.open_migrations_on(host.name):
+        if m.source == host.name and m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
+            kind = "evacuated" if m.kind is Kind.EVACUATION else "deleted_while_down"
+            leave_residue(d, host.name, m.server_id, kind, m.migration_uuid)
+
+
+def accepted(d: Draft, host: str, reads: tuple[object, ...]) -> list[str]:
+    """Servers whose evacuation Nova still shows, and of which an operator has said that nothing is left here."""
+    out = []
+    for server_id in sorted(emptiness.rows_shown(reads)):
+        left = d.residue(f"{host}/{server_id}/evacuated")
+        if left is not None and left.cleared_at is not None:
+            out.append(server_id)
+    return out
+
+
+def fold_residue_cleared(d: Draft, o: ResidueCleared) -> None:
+    for r in d.residue_on(o.host):
+        clear_residue(d, r, o.who or "operator")
+    known = d.host(o.host)
+    if known is not None and known.history_unknown:
+        d.put(replace(known, history_unknown=False))
+        d.named(o.host)
+        d.touch(o.host)

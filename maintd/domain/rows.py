@@ -1,0 +1,160 @@
+"""Migrations as the API tells them: rows of os-migrations, and the byte counters of those under way.
+
+A row names a migration for the first time, carries it on, or ends it; while the API answers, its word is the end. An
+older row never stands for a younger migration.
+"""
+
+from __future__ import annotations
+
+from maintd.domain.copying import replace
+from maintd.domain.draft import CLOCK_MARGIN_S, Draft
+from maintd.domain.migrations import (
+    STATUSES,
+    advance,
+    same_family,
+)
+from maintd.domain.model import (
+    Kind,
+    Migration,
+    Phase,
+    Progress,
+)
+from maintd.domain.moves import end, put_migration
+from maintd.domain.observations import (
+    MigrationSeen,
+    ProgressSeen,
+)
+from maintd.domain.residue import clear_residue, leave_residue
+
+
+def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
+    phase = STATUSES[o.kind].get(o.status)
+    migration = d.fleet.migration_by_uuid(o.migration_uuid)
+    migration = d._get(Migration, migration.key, migration) if migration else None
+    if migration is None:
+        migration = _adopt(d, o)
+    if o.kind is Kind.EVACUATION and o.source:
+        _fold_evacuation_row(d, o)
+    if migration is None:
+        if phase is None or phase.final:
+            return
+        server = d.server(o.server_id)
+        if server is not None and server.deleted_at is not None:
+            return
+        migration = Migration(
+            key=d.new_id(),
+            server_id=o.server_id,
+            kind=o.kind,
+            phase=Phase.ASKED,
+            begun_at=o.created_at or o.seen_at,
+            moved_at=d.now,
+        )
+    status_changed = migration.status != o.status
+    new_phase = migration.phase
+    if phase is not None and not phase.final:
+        new_phase = advance(migration.phase, phase)
+    new = replace(
+        migration,
+        kind=o.kind if same_family(o.kind, migration.kind) else migration.kind,
+        phase=new_phase,
+        source=migration.source or o.source,
+        destination=migration.destination or o.destination,
+        status=o.status if migration.open else (migration.status or o.status),
+        migration_id=o.migration_id,
+        migration_uuid=o.migration_uuid,
+        project_id=migration.project_id or o.project_id,
+        post_copy=migration.post_copy or o.status == "running (post-copy)",
+        updated_at=o.updated_at if o.updated_at is not None else migration.updated_at,
+        moved_at=d.now
+        if migration.open and (status_changed or new_phase != migration.phase or _touched_row(migration, o))
+        else migration.moved_at,
+    )
+    if not migration.open:
+        if new != migration:
+            d.put(new)
+        return
+    if phase is not None and phase.final:
+        end(d, new, phase, o.status)
+    elif new != migration:
+        put_migration(d, new, migration)
+        if (new.phase, new.source, new.destination) != (migration.phase, migration.source, migration.destination):
+            d.named(new.source, new.destination)
+
+
+def _touched_row(migration: Migration, o: MigrationSeen) -> bool:
+    return o.updated_at is not None and migration.updated_at is not None and o.updated_at > migration.updated_at
+
+
+def _adopt(d: Draft, o: MigrationSeen | ProgressSeen, kind: Kind | None = None) -> Migration | None:
+    """The migration that we know from the bus, and that this row names for the first time."""
+    kind = o.kind if isinstance(o, MigrationSeen) else Kind.LIVE
+    final = isinstance(o, MigrationSeen) and bool((p := STATUSES[o.kind].get(o.status)) and p.final)
+    for m in reversed(d.migrations_of(o.server_id)):
+        if m.migration_uuid is not None or not same_family(m.kind, kind):
+            continue
+        if m.source and o.source and m.source != o.source:
+            continue
+        if m.destination and o.destination and m.destination != o.destination:
+            continue
+        if final and isinstance(o, MigrationSeen) and o.updated_at is not None:
+            heard_at = m.emitted_at or m.begun_at
+            if o.updated_at < heard_at - CLOCK_MARGIN_S:
+                continue  # an older row, that ended before this one was heard of
+        if not m.open and not final:
+            continue
+        return m
+    return None
+
+
+def _fold_evacuation_row(d: Draft, o: MigrationSeen) -> None:
+    if o.source is None:
+        return
+    left = d.residue(f"{o.source}/{o.server_id}/evacuated")
+    if o.status == "completed":
+        if left is not None and left.cleared_at is None and left.migration_uuid in (None, o.migration_uuid):
+            clear_residue(d, left, "Nova: the evacuation is completed")
+    elif o.status == "done":
+        leave_residue(d, o.source, o.server_id, "evacuated", o.migration_uuid)
+    elif o.status in ("failed", "error"):
+        mine = left is not None and left.cleared_at is None and left.migration_uuid in (None, o.migration_uuid)
+        if left is not None and mine and (o.updated_at or 0.0) > left.since - CLOCK_MARGIN_S:
+            clear_residue(d, left, "Nova: the evacuation failed, the server is still here")
+
+
+def fold_progress(d: Draft, o: ProgressSeen) -> None:
+    held = d.fleet.migration_by_uuid(o.migration_uuid)
+    migration = d._get(Migration, held.key, held) if held else _adopt(d, o)
+    if migration is None:
+        if (o.status not in STATUSES[Kind.LIVE]) or STATUSES[Kind.LIVE][o.status].final:
+            return
+        migration = Migration(
+            key=d.new_id(),
+            server_id=o.server_id,
+            kind=Kind.LIVE,
+            phase=Phase.ASKED,
+            begun_at=o.created_at or o.seen_at,
+            moved_at=d.now,
+        )
+    if not migration.open:
+        return
+    progress = o.progress if o.progress != Progress() else None
+    phase = advance(migration.phase, STATUSES[Kind.LIVE].get(o.status))
+    moved = phase != migration.phase or migration.status != o.status or progress != migration.progress
+    new = replace(
+        migration,
+        phase=phase if not phase.final else migration.phase,
+        status=o.status,
+        source=migration.source or o.source,
+        destination=migration.destination or o.destination,
+        migration_id=o.migration_id,
+        migration_uuid=o.migration_uuid,
+        progress=progress,
+        updated_at=o.updated_at if o.updated_at is not None else migration.updated_at,
+        sampled_at=o.seen_at,
+        moved_at=d.now if moved else migration.moved_at,
+    )
+    d.put(new)
+    if moved:
+        d.touch(new.source)
+    if (new.source, new.destination) != (migration.source, migration.destination):
+        d.touch(new.source, new.destination)

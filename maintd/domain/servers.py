@@ -1,0 +1,173 @@
+"""Servers: where each one is, as far as can be believed.
+
+A payload's host is the emitter's copy and often stale (facts 2.1); what is older than what is held is not applied
+(facts
+7.2), and a complete list in which a server is missing means that it has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from maintd.domain.copying import replace
+from maintd.domain.draft import CLOCK_MARGIN_S, Draft
+from maintd.domain.migrations import (
+    HOST_STALE_STEPS,
+)
+from maintd.domain.model import (
+    Kind,
+    Phase,
+    Server,
+)
+from maintd.domain.moves import end, fold_step, infer_from_update, moved
+from maintd.domain.observations import (
+    ServerSeen,
+    ServersListed,
+)
+from maintd.domain.residue import fell_while_down, is_down, leave_residue, left_a_dead_host, remember_evacuation
+
+
+def fold_server(d: Draft, o: ServerSeen) -> None:
+    known = d.server(o.server_id)
+    if o.because.origin == "notification":
+        d.named(
+            o.host,
+            o.reporter,
+            o.source,
+            o.destination,
+            o.landing,
+            known.host if known else None,
+            known.landing if known else None,
+            *(h for m in d.migrations_of(o.server_id) if m.open for h in (m.source, m.destination)),
+        )
+    remember_evacuation(d, o)
+    if known is not None and known.deleted_at is not None:
+        if o.deleted and o.local_delete and o.host:
+            leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
+        return
+    if o.deleted:
+        _server_deleted(d, o, known)
+        return
+    if o.step is not None:
+        fold_step(d, o)
+    elif o.trusted and o.because.origin == "notification":
+        infer_from_update(d, o, known)
+    _fold_server_row(d, o)
+
+
+def _fold_server_row(d: Draft, o: ServerSeen) -> None:
+    known = d.server(o.server_id)
+    if not _believe(o, known, d):
+        fresh = known is not None and (o.updated_at or 0.0) >= (known.updated_at or 0.0)
+        if o.landing and known is not None and fresh and known.host is None and known.landing != o.landing:
+            d.put(replace(known, landing=o.landing))
+            d.touch(o.landing)
+        return
+    version = o.updated_at
+    if o.asked_at is not None and version is not None and version >= o.asked_at - CLOCK_MARGIN_S:
+        version = known.updated_at if known else None  # the API prints *now* for a row never updated (facts 4.1)
+    landing = o.landing if o.host is None else None
+    if landing is None and o.host is None and known is not None and known.landing and o.vm_state != "error":
+        landing = known.landing
+    new = Server(
+        server_id=o.server_id,
+        project_id=o.project_id or (known.project_id if known else None),
+        name=o.name or (known.name if known else None),
+        host=o.host,
+        landing=landing,
+        vm_state=o.vm_state if o.vm_state is not None else (known.vm_state if known else None),
+        task_state=o.task_state,
+        updated_at=version if version is not None else (known.updated_at if known else None),
+        versioned_at=o.emitted_at if o.asked_at is None else (known.versioned_at if known else 0.0),
+        seen_at=o.seen_at,
+        fault=known.fault if known and known.host == o.host else None,
+    )
+    if known is not None and _same_server(known, new):
+        if known.updated_at == new.updated_at:
+            return
+        d.put(new)
+        return
+    d.put(new)
+    old_host = known.host if known else None
+    if old_host != new.host:
+        left_a_dead_host(d, old_host, new.server_id)
+        moved(d, old_host, new.host)
+    elif o.because.origin == "api":
+        d.touch(new.host)
+    if (known.landing if known else None) != new.landing:
+        d.touch(known.landing if known else None, new.landing)
+
+
+def _same_server(a: Server, b: Server) -> bool:
+    return (a.host, a.landing, a.vm_state, a.task_state, a.name, a.project_id) == (
+        b.host,
+        b.landing,
+        b.vm_state,
+        b.task_state,
+        b.name,
+        b.project_id,
+    )
+
+
+def _believe(o: ServerSeen, known: Server | None, d: Draft) -> bool:
+    """Whether the host and state that an observation shows are the current ones (facts 2.1 and 7.2)."""
+    if known is None:
+        return o.trusted or o.step not in HOST_STALE_STEPS
+    if not o.trusted:
+        return (
+            o.step is None
+            and o.host == known.host
+            and (o.updated_at or 0.0) > (known.updated_at or 0.0)
+            and d.open_migration_of(o.server_id) is None
+        )
+    version, held = o.updated_at or 0.0, known.updated_at or 0.0
+    if o.asked_at is not None:
+        if known.seen_at >= o.asked_at:
+            return version > held and version < o.asked_at - CLOCK_MARGIN_S
+        return version >= held
+    return (version, o.emitted_at) >= (held, known.versioned_at)
+
+
+def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
+    host = o.host or (known.host if known else None)
+    base = known or Server(o.server_id, o.project_id, o.name)
+    d.put(replace(base, host=None, landing=None, vm_state="deleted", task_state=None, deleted_at=d.now, seen_at=d.now))
+    for m in d.migrations_of(o.server_id):
+        if m.open:
+            source = d.host(m.source)
+            if source is not None and m.kind is Kind.EVACUATION:
+                leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
+            elif source is not None and source.name != host and is_down(source):
+                leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
+            waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
+            end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
+    if known is not None and known.host != host:
+        left_a_dead_host(d, known.host, o.server_id)
+    if host is not None:
+        held = d.host(host)
+        gone = held is not None and (is_down(held) or fell_while_down(held, o.updated_at))
+        if o.local_delete or (o.because.origin == "api" and gone):
+            leave_residue(d, host, o.server_id, "deleted_while_down")
+        moved(d, host, None)
+
+
+def fold_servers_listed(d: Draft, o: ServersListed) -> None:
+    silent = {h.name for h in d.fleet.hosts() if h.cell_unknown} if o.host is None else set()
+    if o.host is not None:
+        held: Iterable[Server | None] = [d.server(i) for i in sorted(d.servers_on(o.host) | d.landing_on(o.host))]
+    else:
+        held = list(d.fleet.servers())
+    for s in held:
+        if s is None or s.server_id in o.server_ids or s.seen_at >= o.asked_at or s.deleted_at is not None:
+            continue
+        if s.host in silent:
+            continue  # a list of everything leaves out, in silence, what a cell did not answer (facts 4.1)
+        if o.host is not None and s.host != o.host:
+            continue  # landing: Nova lists it on no host yet
+        # Not here any more; elsewhere or deleted. Where, somebody else will say.
+        d.put(replace(s, host=None, seen_at=d.now))
+        old = d.host(s.host)
+        unseen = old is not None and (is_down(old) or s.seen_at < (old.last_down_to or 0.0))
+        if old is not None and unseen and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):
+            leave_residue(d, old.name, s.server_id, "deleted_while_down")
+        moved(d, s.host, None)
