@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maintd.errors import OperatorError
+from maintd.errors import OperatorError, OurFault
 
 if TYPE_CHECKING:
     from maintd.config import Config
 
 
 def run(config: Config) -> int:
-    """Run the daemon until SIGTERM or SIGINT; 0 after a clean end."""
+    """Run the daemon until SIGTERM or SIGINT. Does not return: the process ends with 0, or with 1 by our own fault."""
     import os
 
     from maintd import log
@@ -34,16 +34,24 @@ def run(config: Config) -> int:
         signal.signal(sign, lambda *_: daemon.request_stop())
     signal.signal(signal.SIGHUP, lambda *_: log.get_logger("maintd").warning("reload_refused", detail=_NO_RELOAD))
     daemon.start()
+    code = 1
     try:
         daemon.wait()
+        code = 0
+    except OurFault as fault:
+        log.get_logger("maintd").critical("our_fault", detail=str(fault))
     finally:
         # Nothing that hangs (a broker that never answers, a resolver) may keep us: systemd would kill us anyway.
-        alarm = threading.Timer(9.5, lambda: os._exit(0))
+        alarm = threading.Timer(9.5, lambda: os._exit(code))
         alarm.daemon = True
         alarm.start()
-        daemon.stop()
+        try:
+            daemon.stop()
+        except Exception:
+            code = 1
+            log.get_logger("maintd").exception("stop_failed")
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 _NO_RELOAD = "maintd reads its configuration once, at start: restart it to change something."
