@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import maintd
@@ -61,7 +61,7 @@ STOP_S = 9.0
 PURGE_S = 86400.0
 RIGHTS_S = 3600.0
 RIGHTS_AGAIN_S = 300.0
-PARTS = {"intake": 60.0, "scheduler": 30.0, "delivery": 30.0}
+PARTS = {"intake": 60.0, "scheduler": 30.0, "delivery": 30.0, "polls": 120.0}
 """What the watchdog wants to see moving, and within how many seconds."""
 
 
@@ -144,6 +144,23 @@ def _loaded(policy: Policy, store: Store) -> Fleet:
     return fleet
 
 
+class _Door:
+    """The polls' way into the admission: what is known of the buses goes first, so that no pass ends without it."""
+
+    def __init__(self, admission: Admission, admit_first: Callable[[], None]) -> None:
+        self._admission = admission
+        self._admit_first = admit_first
+        self.read = admission.read
+
+    def admit(self, observations: Iterable[Observation]) -> object:
+        self._admit_first()
+        return self._admission.admit(observations)
+
+    def admit_chunks(self, observations: Sequence[Observation]) -> None:
+        self._admit_first()
+        self._admission.admit_chunks(observations)
+
+
 class Leading:
     """What the holder of the fleet lease runs: the fleet, its buses and its polls. Made anew each time."""
 
@@ -155,17 +172,18 @@ class Leading:
         clock: Clock,
         metrics: Metrics,
         voice: Voice,
-        lost: Callable[[], None],
         crash: Callable[[str], None],
     ) -> None:
         self.fence = fence
+        self.lost = threading.Event()
+        """Set by whichever part finds out first; of this leading only, so that a late word does not end the next."""
         self.since_at = clock.now()
         self._config = config
         self._clock = clock
         self._metrics = metrics
-        self._lost = lost
         self._crash = crash
         self._pending: deque[Observation] = deque(maxlen=1000)
+        self._folding = threading.Lock()
         began = clock.monotonic()
         fleet = _loaded(policy_of(config), store)
         self.admission = Admission(
@@ -194,11 +212,12 @@ class Leading:
             self.api = NovaApi(config.cloud, clock, self._called)
             self.polls = Polls(
                 self.api,
-                self.admission,
+                _Door(self.admission, self._admit_pending),
                 clock,
                 has_bus=bool(config.buses),
                 listener=_PollMeters(metrics, self),
                 ready=lambda: self.connected,
+                lost=self.lost.set,
             )
         self.states: dict[str, tuple[str, str]] = {}
         self.rights: tuple[str, ...] = ()
@@ -213,9 +232,11 @@ class Leading:
     def _admit(self, notifications: Sequence[Notification], quarantined: Sequence[Quarantined]) -> None:
         self._crash("after_receive")
         try:
+            # First what is known of the buses: with a gap unsaid, a notification could still complete a proof.
+            self._admit_pending()
             self.admission.admit_notifications(notifications, quarantined)
         except LeaseLost:
-            self._lost()
+            self.lost.set()
             raise
         self._crash("before_acknowledge")
         if self.polls is not None:
@@ -225,7 +246,8 @@ class Leading:
         """An intake's state changed. Never raises: what cannot be kept now is kept by the scheduler, later."""
         before = self.states.get(bus)
         self.states[bus] = (state, detail)
-        self._metrics.bus_connected.labels(bus).set(1 if state == "connected" else 0)
+        if not self._stopping.is_set():
+            self._metrics.bus_connected.labels(bus).set(1 if state == "connected" else 0)
         if before == (state, detail):
             return
         told = log.info if state == "connected" else log.warning
@@ -254,12 +276,17 @@ class Leading:
 
     def _check_rights(self) -> None:
         """Ask whether we may see what we must see, at the start and from time to time; say so where we may not."""
+        failed = False
         while self.api is not None and not self._stopping.is_set():
             try:
                 found = self.api.self_check()
             except Exception:
-                log.exception("rights_check_failed")
-                return
+                if not failed:
+                    log.exception("rights_check_failed")
+                failed = True
+                self._stopping.wait(RIGHTS_AGAIN_S)
+                continue
+            failed = False
             findings = () if found.ok else found.findings
             if findings != self.rights:
                 for finding in findings:
@@ -279,15 +306,39 @@ class Leading:
             self.polls.stop(timeout_s)
         for thread in threads:
             thread.join(max(0.1, until - self._clock.monotonic()))
+        for bus in self._config.buses:
+            self._metrics.bus_connected.labels(bus.name).set(0)
+
+    def admit(self, *observations: Observation) -> None:
+        """Take in what an operator asked for. Raises StoreUnavailable or LeaseLost; after the latter this ends."""
+        try:
+            self.admission.admit(observations)
+        except LeaseLost:
+            self.lost.set()
+            raise
+
+    def _admit_pending(self) -> None:
+        """Take in what was seen of the buses, in order. Raises StoreUnavailable or LeaseLost; then it is still there.
+
+        What our own code fails on is logged and dropped: timers and other observations must go on.
+        """
+        with self._folding:
+            while self._pending:
+                observation = self._pending[0]
+                try:
+                    self.admission.admit((observation,))
+                except (StoreUnavailable, LeaseLost):
+                    raise
+                except Exception:
+                    log.exception("observation_dropped", kind=type(observation).__name__)
+                if self._pending and self._pending[0] is observation:  # else there were too many, and it is gone
+                    self._pending.popleft()
+                if self.polls is not None:
+                    self.polls.wake()
 
     def turn(self) -> None:
         """One turn of the scheduler: late observations, then timers, then what the intakes have counted."""
-        while self._pending:
-            observation = self._pending[0]
-            self.admission.admit((observation,))
-            self._pending.popleft()
-            if self.polls is not None:
-                self.polls.wake()
+        self._admit_pending()
         self.admission.tick(self._clock.now())
         for intake in self.intakes:
             dropped, restarts = self._counted.get(intake.bus.name, (0, 0))
@@ -320,7 +371,6 @@ class Daemon:
         self._notifier = notifier or Notifier()
         self._watchdog = Watchdog(self.clock, PARTS, self._notifier)
         self._stopping = threading.Event()
-        self._step_down = threading.Event()
         self._owner = f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.leading: Leading | None = None
         self._last_renewed = 0.0
@@ -450,7 +500,7 @@ class Daemon:
         while not self._stopping.is_set():
             now = self.clock.monotonic()
             try:
-                if self._step_down.is_set():
+                if self.leading is not None and self.leading.lost.is_set():
                     self._stand_down("the fleet lease was lost")
                 if self.leading is None:
                     self._try_to_lead()
@@ -470,7 +520,8 @@ class Daemon:
                     log.info("store_back", database=self.store.label)
             except LeaseLost as lost:
                 log.warning("lease_lost", detail=str(lost))
-                self._step_down.set()
+                if self.leading is not None:
+                    self.leading.lost.set()
             except StoreUnavailable as away:
                 if not self._store_down:
                     log.error("store_unavailable", detail=str(away))
@@ -496,7 +547,6 @@ class Daemon:
             self._stopping.wait(1.0)
             return
         self._said_standby = False
-        self._step_down.clear()
         self._last_renewed = self.clock.monotonic()
         leading = Leading(
             self.config,
@@ -505,7 +555,6 @@ class Daemon:
             self.clock,
             self.metrics,
             self.voice,
-            self._step_down.set,
             self._crash,
         )
         leading.start()
@@ -524,7 +573,6 @@ class Daemon:
 
     def _stand_down(self, why: str) -> None:
         leading, self.leading = self.leading, None
-        self._step_down.clear()
         self.metrics.fleet_lease_held.set(0)
         self._notifier.status("stands by")
         log.warning("standing_down", reason=why)
@@ -551,6 +599,8 @@ class Daemon:
             self._watchdog.tick("intake")
         if now - self.dispatcher.tick < PARTS["delivery"]:
             self._watchdog.tick("delivery")
+        if leading is None or leading.polls is None or leading.polls.healthy(now):
+            self._watchdog.tick("polls")
         self._watchdog.feed()
 
     # -- what others ask ----------------------------------------------------------------------------------------------
@@ -580,11 +630,11 @@ class Daemon:
             raise OperatorError(
                 f"{host} is open: disable it first (openstack compute service set --disable {host} nova-compute)."
             )
-        leading.admission.admit((DrainRequested(self.clock.now(), Because("operator", "drain.start"), host),))
+        leading.admit(DrainRequested(self.clock.now(), Because("operator", "drain.start"), host))
 
     def _clear_residue(self, host: str, who: str | None) -> None:
         leading = self._leader()
-        leading.admission.admit((ResidueCleared(self.clock.now(), Because("operator", "residue.clear"), host, who),))
+        leading.admit(ResidueCleared(self.clock.now(), Because("operator", "residue.clear"), host, who))
 
     def why(self, host: str) -> tuple[Blocker, ...]:
         """Why a host is not empty, as the holder of the fleet sees it; nothing for a host that is, or is unknown."""
