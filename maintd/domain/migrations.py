@@ -1,8 +1,8 @@
 """How a migration moves from phase to phase: two tables, and the three rules for reading them.
 
 *Theory.* Nova never says on the bus that a migration's row changed; computes say what they are doing. So there is a
-  table
-for what they say (`STEPS`) and one for what the API's row says (`STATUSES`); both lead to the same phases. The rules:
+table for what they say (`STEPS`) and one for what the API's row says (`STATUSES`); both lead to the same phases. The
+rules:
 
 1. A migration never goes back. Each phase has a rank, and nothing seen leads to a lower one. This alone makes repeated
    and late messages harmless.
