@@ -104,7 +104,7 @@ class Host:
 
     `nodes` are the uuids of its compute nodes (the roots of its provider trees), empty while unknown. `found` says
     that it was already closed when it was first seen. `quiet` says in addition that nothing has been seen on it
-    since: its emptiness is then shown, not published (design: first sight). `emptied` holds from the moment it is
+    since: its emptiness is then shown, not published (first sight is a baseline). `emptied` holds from the moment it is
     proven empty until something arrives or it is opened.
     """
 

@@ -46,7 +46,7 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
         return
     fresh = known is None
     if known is None:
-        # Live news is never first sight: what had no news before was open (design: first sight).
+        # Live news is never first sight: what had no news before was open.
         known = Host(o.host, service_uuid=o.service_uuid)
     elif o.asked_at is not None and known.seen_at >= o.asked_at:
         up = _heartbeat(known, o)
