@@ -197,7 +197,7 @@ class Leading:
             crash=crash,
         )
         if fleet.knowledge is None:
-            fleet.put(Knowledge(memory_since=clock.now()))
+            self.admission.remember(Knowledge(memory_since=clock.now()))
         configured = {bus.name for bus in config.buses}
         for bus in list(fleet.buses()):
             # What was true of a connection is not true of this process's; a bus no longer configured tells nothing.

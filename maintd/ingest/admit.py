@@ -122,6 +122,17 @@ class Admission:
         with self._lock:
             return function(self._fleet)
 
+    def remember(self, value: Entity) -> None:
+        """Hold and keep a value that nobody has seen: since when we remember. Raises as `admit` does."""
+        with self._lock:
+            batch = Batch(saved={(type(value), value.key): value})
+            batch.undo.append((type(value), value.key, self._fleet.put(value)))
+            try:
+                self._commit(batch, Counter(), None)
+            except BaseException:
+                self._take_back(batch)
+                raise
+
     def admit(self, observations: Iterable[Observation]) -> list[CloudEvent]:
         """Take observations in, in order, in one transaction; the events that were published are returned.
 

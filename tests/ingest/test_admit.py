@@ -12,7 +12,7 @@ import pytest
 from maintd.clock import ManualClock
 from maintd.domain.events import CloudEvent
 from maintd.domain.fleet import Fleet
-from maintd.domain.model import Policy
+from maintd.domain.model import Knowledge, Policy
 from maintd.errors import StoreUnavailable
 from maintd.ingest import admit as door
 from maintd.ingest.admit import Admission, Batch
@@ -161,3 +161,17 @@ def test_the_old_format_is_told() -> None:
     admission.admit_notifications([old])
 
     assert [("unversioned", "compute.instance.update")] == ear.odd_ones
+
+
+def test_since_when_we_remember_is_kept_at_once() -> None:
+    """A value that nobody has seen is kept like any other, or not held at all."""
+    admission, fleet, shelf, _ = made()
+    shelf.away = True
+    with pytest.raises(StoreUnavailable):
+        admission.remember(Knowledge(memory_since=1.0))
+    assert fleet.knowledge is None
+    shelf.away = False
+    admission.remember(Knowledge(memory_since=1.0))
+
+    assert Knowledge(memory_since=1.0) == fleet.knowledge
+    assert [Knowledge(memory_since=1.0)] == list(shelf.batches[0].saved.values())
