@@ -265,6 +265,18 @@ def fold_task_failed(d: Draft, o: TaskFailed) -> None:
         d.put(replace(server, landing=None))
 
 
+def free_the_queue(d: Draft) -> None:
+    """When a live migration of a source moves or ends, those stalled in its queue are not stuck any more."""
+    moving = [m for (table, _), m in d.changed.items() if table is Migration and isinstance(m, Migration)]
+    for m in moving:
+        if m.kind is not Kind.LIVE or m.moved_at != d.now or m.source is None or RANK[m.phase] <= RANK[Phase.QUEUED]:
+            continue
+        for waiting in d.open_migrations_on(m.source):
+            queued = waiting.kind is Kind.LIVE and waiting.phase in (Phase.ASKED, Phase.QUEUED)
+            if queued and waiting.stalled and waiting.source == m.source:
+                d.put(replace(waiting, moved_at=d.now))
+
+
 def judge_migration(d: Draft, key: str) -> None:
     m = d.changed.get((Migration, key))
     if not isinstance(m, Migration) or not m.open or (Migration, key) in d.forgotten:

@@ -30,7 +30,7 @@ from maintd.domain.model import (
     Value,
     Verification,
 )
-from maintd.domain.moves import end, fold_task_failed, judge_migration
+from maintd.domain.moves import end, fold_task_failed, free_the_queue, judge_migration
 from maintd.domain.observations import (
     BaselineCompleted,
     BusSeen,
@@ -67,6 +67,7 @@ def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Ou
     _FOLDS[type(observation)](draft, observation)
     if not (draft.changed or draft.touched or draft.removed or draft.forgotten or draft.emptied or draft.requested):
         return NOTHING_CHANGED
+    free_the_queue(draft)
     for key in [key for table, key in draft.changed if table is Migration]:
         judge_migration(draft, key)
     closed = fleet.closed_hosts()

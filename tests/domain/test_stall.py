@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from maintd.domain.detectors.stall import judge
-from maintd.domain.model import Kind, Migration, Phase, Policy, Progress
+from maintd.domain.fleet import Fleet
+from maintd.domain.model import Because, Kind, Migration, Phase, Policy, Progress
+from maintd.domain.observations import MigrationSeen
+from maintd.domain.reducer import reduce
 
 POLICY = Policy()
 SAMPLE = Progress(memory_total_bytes=100, memory_processed_bytes=10, memory_remaining_bytes=90)
@@ -50,3 +53,18 @@ def test_a_judgement_that_depends_on_time_says_when_to_look_again() -> None:
     """What may become a stall by mere waiting is looked at again at that moment."""
     assert 1300.0 == judge(migration(Phase.QUEUED), None, POLICY, 1100.0).look_at
     assert 1500.0 == judge(migration(Phase.QUEUED), 1200.0, POLICY, 1250.0).look_at
+
+
+def test_a_queue_that_moves_again_is_resumed() -> None:
+    """What was called blocked in a queue is resumed as soon as a migration of the same source moves or ends."""
+    fleet = Fleet(POLICY)
+    head = Migration("k1", "s1", Kind.LIVE, Phase.RUNNING, "a", "b", migration_uuid="u1", migration_id=1,
+                     status="running", said_started=True, moved_at=1000.0)  # fmt: skip
+    stuck = Migration("k2", "s2", Kind.LIVE, Phase.QUEUED, "a", "b", migration_uuid="u2", migration_id=2,
+                      status="queued", said_started=True, moved_at=1000.0, stalled="queue_blocked")  # fmt: skip
+    fleet.put(head)
+    fleet.put(stuck)
+    done = MigrationSeen(2000.0, Because("api"), "s1", 1, "u1", Kind.LIVE, "completed", "a", "b")
+    said = reduce(fleet, done, lambda: "id").events
+
+    assert {"migration.completed", "migration.resumed"} == {event.TYPE for event in said}
