@@ -46,7 +46,7 @@ class Child:
             except ProcessLookupError:
                 pass
 
-    def wait_started(self, timeout_s: float = 30.0) -> Child:
+    def wait_started(self, timeout_s: float = 60.0) -> Child:
         """Until it serves; fails the test when it ends before, or does not get there."""
         wait_until(lambda: self.started.is_set() or self.ended.is_set(), timeout_s, "the daemon to start")
         assert self.started.is_set(), f"the daemon ended with {self.status}:\n{self.tail()}"
@@ -87,7 +87,7 @@ class Child:
         heard = heard and bool(states) == self.has_bus
         return heard and (status["baselined_at"] is not None or not status["cloud"]["configured"])
 
-    def wait_connected(self, timeout_s: float = 30.0) -> Child:
+    def wait_connected(self, timeout_s: float = 60.0) -> Child:
         """Until notifications are heard and the cloud has been read."""
         self.wait_started(timeout_s)
         wait_until(self.connected, timeout_s, "the daemon to hear its bus and to have read its cloud")

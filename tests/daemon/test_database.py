@@ -18,7 +18,7 @@ def _paused(daemon: Child) -> bool:
 
 def _drained(world: World, *others: str) -> None:
     """The whole drain has been told, each thing once; of other hosts, whatever there is."""
-    world.receiver.wait_for("host.emptied", "cmp-01", timeout_s=45.0)
+    world.receiver.wait_for("host.emptied", "cmp-01", timeout_s=90.0)
     world.cloud.enable("cmp-01")
     world.receiver.wait_for("drain.ended", "cmp-01")
     kinds = [kind for kind in world.receiver.kinds() if not kind.endswith(others)]

@@ -46,6 +46,6 @@ def test_never_emptied_while_nova_fails(name: str, nursery: Nursery, new_world: 
 
     world.rest.faults.remove(bad)
     world.rest.faults.clear()
-    world.receiver.wait_for("host.emptied", "cmp-01", timeout_s=45.0)
+    world.receiver.wait_for("host.emptied", "cmp-01", timeout_s=90.0)
     wait_until(lambda: [] == daemon.get("/readyz")["degraded"], 40.0, "/readyz to be content again")
     daemon.stop()

@@ -82,7 +82,7 @@ def test_standby_takes_over(kind: str, nursery: Nursery, new_world: Callable[...
         second.kill()
         world.wait_empty("cmp-01")
 
-        world.receiver.wait_for("host.emptied", "cmp-01", timeout_s=45.0)
+        world.receiver.wait_for("host.emptied", "cmp-01", timeout_s=90.0)
         world.cloud.enable("cmp-01")
         world.receiver.wait_for("drain.ended", "cmp-01")
         kinds = world.receiver.kinds()

@@ -17,7 +17,7 @@ def test_without_a_cloud(nursery: Nursery, new_world: Callable[..., World]) -> N
 
     world.close_host("cmp-01")
     (server_id,) = world.move_away("cmp-01", "cmp-02")
-    completed = world.receiver.wait_for("migration.completed", "cmp-01", timeout_s=45.0)
+    completed = world.receiver.wait_for("migration.completed", "cmp-01", timeout_s=90.0)
     blockers = daemon.get("/v1/hosts/cmp-01")["blockers"]
     world.cloud.enable("cmp-01")
     world.receiver.wait_for("drain.cancelled", "cmp-01")
@@ -45,7 +45,7 @@ def test_without_a_bus(nursery: Nursery, new_world: Callable[..., World]) -> Non
     started = world.receiver.wait_for("drain.started", "cmp-01")
 
     world.move_away("cmp-01", "cmp-02")
-    emptied = world.receiver.wait_for("host.emptied", "cmp-01", timeout_s=45.0)
+    emptied = world.receiver.wait_for("host.emptied", "cmp-01", timeout_s=90.0)
 
     assert started["data"]["found"] is True
     assert started["data"]["servers_total"] in (None, 1)  # null while the list of its servers is not read to the end

@@ -113,7 +113,7 @@ class Receiver:
             if (kind is None or kind_of(event) == kind) and (subject is None or event["subject"] == subject)
         ]
 
-    def wait_for(self, kind: str, subject: str, count: int = 1, timeout_s: float = 30.0) -> Event:
+    def wait_for(self, kind: str, subject: str, count: int = 1, timeout_s: float = 60.0) -> Event:
         """The count-th event of this kind about a subject; fails the test when it does not come."""
 
         def enough() -> bool:
@@ -259,7 +259,7 @@ class World:
             self.cloud.live_migrate(server_id, destination)
         return ids
 
-    def wait_empty(self, host: str, timeout_s: float = 30.0) -> None:
+    def wait_empty(self, host: str, timeout_s: float = 60.0) -> None:
         """Until nothing is physically there any more."""
         wait_until(lambda: not self.cloud.physically_on(host), timeout_s, f"{host} to be empty")
 

@@ -35,7 +35,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(true: Callable[[], object], timeout_s: float = 10.0, what: str = "") -> None:
+def wait_until(true: Callable[[], object], timeout_s: float = 30.0, what: str = "") -> None:
     """Return as soon as `true()` is; fail the test when it never gets so."""
     deadline = time.monotonic() + timeout_s
     while not true():
