@@ -70,7 +70,7 @@ TABLE: list[tuple[str, str, str | None, str, str | None, str | None, dict[str, A
     ("instance.create.error",                      "nova-compute:H",    None, "-", None, None, {}),
     ("instance.delete.start",                      "nova-compute:H",    H,    "-", None, None, {}),
     ("instance.delete.end",                        "nova-compute:H",    H,    "T", None, None, DELETED),
-    ("instance.delete.start",                      "nova-api:vm",       H,    "-", None, None, {}),
+    ("instance.delete.start",                      "nova-api:vm",       H,    "-", None, None, {"local_delete": True}),
     ("instance.delete.end",                        "nova-api:vm",       H,    "T", None, None, LOCALLY),
     ("instance.delete.end",                        "nova-conductor:vm", H,    "T", None, None, LOCALLY),
     ("instance.delete.end",                        "nova-api:vm",       None, "T", None, None, DELETED),

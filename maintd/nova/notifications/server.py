@@ -43,6 +43,12 @@ def _landing(notification: Notification) -> tuple[Observation, ...]:
     return server_seen(notification, data, reporter=reporter, landing=here)
 
 
+def _deleting(notification: Notification) -> tuple[Observation, ...]:
+    """delete.start: what a compute does not say, though the payload has a host, begins a local delete (facts 2.7)."""
+    data, host, reporter, _ = instance(notification)
+    return server_seen(notification, data, reporter=reporter, local_delete=reporter is None and host is not None)
+
+
 def _deleted(notification: Notification) -> tuple[Observation, ...]:
     """delete.end: gone. Where not a compute says so, though the payload has a host, it was a local delete: that compute
     was down, and guest and files are still there (facts 2.7). The state may even be `soft-delete`.
@@ -85,7 +91,7 @@ NORMALISERS: dict[str, Normaliser] = {
     "instance.create.start": _landing,
     "instance.create.end": _as_it_is,
     "instance.create.error": _happened,
-    "instance.delete.start": _happened,
+    "instance.delete.start": _deleting,
     "instance.delete.end": _deleted,
     "instance.soft_delete.start": _as_it_is,
     "instance.soft_delete.end": _as_it_is,
