@@ -376,7 +376,6 @@ class Daemon:
         self._last_renewed = 0.0
         self._said_standby = False
         self._store_down = False
-        self._series: dict[str, set[str]] = {}
         self._thread: threading.Thread | None = None
         # Made here, so that a configuration that cannot work is refused before anything runs.
         self._endpoints = [
@@ -495,7 +494,7 @@ class Daemon:
     # -- the scheduler's thread ---------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        next_gauges = next_purge = 0.0
+        next_gauges = 0.0
         next_purge = self.clock.monotonic() + 60.0
         while not self._stopping.is_set():
             now = self.clock.monotonic()

@@ -15,7 +15,6 @@ from maintd.domain.model import (
     Drain,
     Host,
     Migration,
-    Policy,
 )
 from maintd.domain.observations import (
     DrainRequested,
@@ -45,12 +44,11 @@ def judge_drain(d: Draft, host: Host, here: set[str], moves: list[Migration]) ->
     away = [m for m in moves if m.source == name and m.destination != name and m.phase in MOVING_PHASES]
     drain = d.drain(host.drain_id)
     if drain is None:
-        named = host.disabled_reason and any(fnmatchcase(host.disabled_reason, p) for p in _globs(d.policy))
+        named = host.disabled_reason and any(fnmatchcase(host.disabled_reason, p) for p in d.policy.reason_match)
         named = named and (not host.found or bool(here or moves))
         if not (away or name in d.departed or name in d.requested or named):
             return host
         baselined = d.fleet.knowledge is not None and d.fleet.knowledge.baselined_at is not None
-        left = sum(1 for h in d.departed if h == name)
         drain = Drain(
             drain_id=d.new_id(),
             host=name,
@@ -59,7 +57,7 @@ def judge_drain(d: Draft, host: Host, here: set[str], moves: list[Migration]) ->
             forced_down=host.forced_down,
             found=host.found,
             requested=name in d.requested,
-            servers_total=len(here) + left if baselined else None,
+            servers_total=len(here) + (name in d.departed) if baselined else None,
             moved_at=d.now,
         )
         d.put(drain)
@@ -77,10 +75,6 @@ def judge_drain(d: Draft, host: Host, here: set[str], moves: list[Migration]) ->
     if moved_at > drain.moved_at:
         d.put(replace(drain, moved_at=moved_at, stalled_at=None))
     return host
-
-
-def _globs(policy: Policy) -> tuple[str, ...]:
-    return policy.reason_match
 
 
 def close_drain(d: Draft, host: Host, *, removed: bool) -> None:
