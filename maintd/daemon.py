@@ -30,10 +30,11 @@ from maintd.delivery.dispatcher import Dispatcher
 from maintd.delivery.routing import mistaken
 from maintd.delivery.sinks.webhook import webhook_endpoint
 from maintd.domain import emptiness
+from maintd.domain.buses import unheard
 from maintd.domain.events import CATALOGUE, CloudEvent
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Blocker, Bus, Knowledge, Policy
-from maintd.domain.observations import BusSeen, DrainRequested, Observation, ResidueCleared
+from maintd.domain.observations import BusSeen, DrainRequested, Observation, ResidueCleared, Watching
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
 from maintd.ingest.admit import Admission
@@ -58,6 +59,10 @@ LEASE_RENEW_S = 5.0
 TICK_S = 0.1
 GAUGES_S = 1.0
 STOP_S = 9.0
+ALIVE_S = 15.0
+"""How often it is kept that somebody watches; so much too early may a gap begin after a crash."""
+WAIT_FOR_BUSES_S = 15.0
+"""How long the first reading of the cloud waits for buses that are not heard, once one is."""
 PURGE_S = 86400.0
 RIGHTS_S = 3600.0
 RIGHTS_AGAIN_S = 300.0
@@ -183,6 +188,8 @@ class Leading:
         self._metrics = metrics
         self._crash = crash
         self._pending: deque[Observation] = deque(maxlen=1000)
+        self._given_up: set[str] = set()
+        self._alive_at = clock.now()
         self._folding = threading.Lock()
         began = clock.monotonic()
         fleet = _loaded(policy_of(config), store)
@@ -196,15 +203,21 @@ class Leading:
             listener=voice,
             crash=crash,
         )
+        watched_until = fleet.knowledge.alive_at if fleet.knowledge is not None else None
         if fleet.knowledge is None:
             self.admission.remember(Knowledge(memory_since=clock.now()))
         configured = {bus.name for bus in config.buses}
-        for bus in list(fleet.buses()):
-            # What was true of a connection is not true of this process's; a bus no longer configured tells nothing.
-            if bus.name in configured:
-                fleet.put(Bus(bus.name, blind_from=bus.blind_from, last_message_at=bus.last_message_at))
-            else:
-                fleet.drop(bus)
+        known = {bus.name: bus for bus in list(fleet.buses())}
+        for bus in known.values():
+            if bus.name not in configured:
+                fleet.drop(bus)  # it tells nothing any more
+        for name in sorted(configured):
+            # What was true of a connection is not true of this process's; until it is heard, it proves nothing.
+            held = known.get(name, Bus(name))
+            fleet.put(Bus(name, blind_from=held.blind_from, last_message_at=held.last_message_at))
+            if watched_until is not None and name in known:
+                because = Because("clock", "bus.unwatched")
+                self._pending.append(BusSeen(clock.now(), because, name, "blind", watched_until, "nobody watched"))
         log.info("fleet_loaded", took_s=round(clock.monotonic() - began, 3), **fleet.counts())
         self.api: NovaApi | None = None
         self.polls: Polls | None = None
@@ -216,7 +229,7 @@ class Leading:
                 clock,
                 has_bus=bool(config.buses),
                 listener=_PollMeters(metrics, self),
-                ready=lambda: self.connected,
+                ready=self._ready,
                 lost=self.lost.set,
             )
         self.states: dict[str, tuple[str, str]] = {}
@@ -267,6 +280,20 @@ class Leading:
         """Whether every bus is being heard."""
         return all(self.states.get(i.bus.name, ("", ""))[0] == "connected" for i in self.intakes)
 
+    def _ready(self) -> bool:
+        """Whether the cloud may be read for the first time: every bus is heard, or enough was waited for those that are
+        not. These are blind from here on, and what they say for is not proven (facts 7.4)."""
+        missing = [i.bus.name for i in self.intakes if self.states.get(i.bus.name, ("", ""))[0] != "connected"]
+        if not missing:
+            return True
+        if len(missing) == len(self.intakes) or self._clock.now() - self.since_at < WAIT_FOR_BUSES_S:
+            return False
+        for name in missing:
+            if name not in self._given_up:
+                self._given_up.add(name)
+                self._pending.append(BusSeen(self._clock.now(), Because("clock", "bus.connecting"), name, "lost"))
+        return True
+
     def start(self) -> None:
         for intake in self.intakes:
             intake.start()
@@ -295,6 +322,11 @@ class Leading:
                     log.info("rights_sufficient")
                 self.rights = findings
             self._stopping.wait(RIGHTS_AGAIN_S if findings else RIGHTS_S)
+
+    def note_alive(self) -> None:
+        """Keep that somebody is watching. Raises StoreUnavailable or LeaseLost."""
+        self._alive_at = self._clock.now()
+        self.admission.admit((Watching(self._alive_at),))
 
     def stop(self, timeout_s: float) -> None:
         until = self._clock.monotonic() + timeout_s
@@ -340,6 +372,8 @@ class Leading:
         """One turn of the scheduler: late observations, then timers, then what the intakes have counted."""
         self._admit_pending()
         self.admission.tick(self._clock.now())
+        if self._clock.now() - self._alive_at >= ALIVE_S:
+            self.note_alive()
         for intake in self.intakes:
             dropped, restarts = self._counted.get(intake.bus.name, (0, 0))
             if intake.dropped > dropped:
@@ -477,7 +511,7 @@ class Daemon:
         self.dispatcher.stop(min(left, 3.0))
         if leading is not None:
             # A database that is locked or gone may keep us for longer than there is; then the lease runs out by itself.
-            release = threading.Thread(target=self._release, args=(leading.fence,), daemon=True)
+            release = threading.Thread(target=self._release, args=(leading,), daemon=True)
             release.start()
             release.join(max(0.5, STOP_S - 1.0 - (self.clock.monotonic() - began)))
         self.api_server.stop()
@@ -485,10 +519,13 @@ class Daemon:
         self.store.close()
         log.info("stopped", took_s=round(self.clock.monotonic() - began, 2))
 
-    def _release(self, fence: Fence) -> None:
+    def _release(self, leading: Leading) -> None:
+        fence = leading.fence
         try:
+            if not leading.lost.is_set():
+                leading.note_alive()
             self.store.leases.release(fence)
-        except StoreUnavailable:
+        except (StoreUnavailable, LeaseLost):
             pass
 
     # -- the scheduler's thread ---------------------------------------------------------------------------------------
@@ -699,7 +736,7 @@ class Daemon:
             for name in fleet.closed_hosts():
                 host = fleet.host(name)
                 drain = fleet.drain(host.drain_id) if host else None
-                if host is not None:
+                if host is not None and not unheard(host, fleet.buses()):
                     hosts[name] = host.emptied
                 if drain is not None:
                     drains[name] = (len(fleet.servers_on(name)), drain.started_at, drain.stalled_at is not None)

@@ -127,6 +127,8 @@ def do_status(args: argparse.Namespace) -> int:
 def _bus(bus: Mapping[str, Any]) -> str:
     text = "connected" if bus["connected"] else "NOT CONNECTED"
     text += f", last message {utc(bus['last_message_at'])}"
+    if bus.get("deaf_from"):
+        return text + f", DEAF since {utc(bus['deaf_from'])} (maintd doctor says why)"
     return text + (f", BLIND since {utc(bus['blind_from'])}" if bus["blind_from"] else "")
 
 
@@ -149,7 +151,9 @@ def _deliveries(counts: Mapping[str, Mapping[str, int]], oldest: str | None) -> 
 
 
 def _empty(host: Mapping[str, Any]) -> str:
-    return "-" if host["empty"] is None else "EMPTY" if host["empty"] else "no"
+    if host["empty"] is None:
+        return "unknown" if host["closed"] else "-"
+    return "EMPTY" if host["empty"] else "no"
 
 
 def _drain_word(host: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -118,13 +118,17 @@ class Waiting:
         empty = [name for name, host in found.items() if host is not None and host["empty"]]
         if len(empty) == len(found) or (self.any_of and empty):
             # Sight must have been there before the hosts were asked and after: else "empty" may be an old memory.
-            doubt = _doubt(before) or _doubt(status)
+            doubt = _doubt(before, found.values()) or _doubt(status, found.values())
             return Exit.YES if doubt is None else self._sight(now, status, doubt)
         stalled = [name for name, host in found.items() if host is not None and _stalled(host)]
         if self.fail_on_stall and stalled and (not self.any_of or len(stalled) == len(found)):
             complain(f"maintd: {clean(stalled[0])} stalls; see: maintd why {clean(stalled[0])}")
             return Exit.STALLED
-        return self._sight(now, status, status["lost_sight"])
+        unknown = [
+            name for name, host in found.items() if host is not None and host["closed"] and host["empty"] is None
+        ]
+        doubt = f"The bus that speaks for {clean(unknown[0])} is not heard." if unknown else None
+        return self._sight(now, status, status["lost_sight"] or doubt)
 
     def _ask(self, name: str) -> dict[str, Any] | None:
         """A host; None if it is no more. One that was never there is the operator's mistake."""
@@ -184,14 +188,16 @@ def summarise(host: Mapping[str, Any] | None) -> str:
         return f"empty of Nova servers, proven {utc(host['emptied_at'])}"
     if not host["closed"]:
         return "open: its compute service is enabled, so it cannot be called empty"
+    if host["empty"] is None:
+        return "unknown: the bus that speaks for it is not heard"
     kinds = Counter(clean(b["kind"]) for b in host["blockers"])
     text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     drain = host["drain"]
     return text + ("; the drain has STALLED" if drain and drain["stalled_at"] and not drain["ended_at"] else "")
 
 
-def _doubt(status: Mapping[str, Any]) -> str | None:
-    """Why an `empty` cannot be relied upon now, as a sentence; None where it can."""
+def _doubt(status: Mapping[str, Any], hosts: Iterable[Mapping[str, Any] | None]) -> str | None:
+    """Why an `empty` of these hosts cannot be relied upon now, as a sentence; None where it can."""
     if status["lost_sight"] is not None:
         return str(status["lost_sight"])
     since, read = status.get("leading_since_at"), status["baselined_at"]
@@ -200,13 +206,21 @@ def _doubt(status: Mapping[str, Any]) -> str | None:
     if read is None or not datetime.fromisoformat(read) > datetime.fromisoformat(since):
         return "maintd has begun anew and has not read the whole cloud since: what it knows may be old."
     states = status.get("bus_states") or {}
+    asked = [host for host in hosts if host is not None]
     for name, state in states.items():
-        if state != "connected":
+        if state != "connected" and any(_speaks_for(name, host, states) for host in asked):
             return f"Bus {name} is {state}: what happens meanwhile is not heard."
     for bus in status["buses"]:
-        if bus["bus"] in states and (bus["blind_from"] is not None or not bus["connected"]):
+        sick = bus["blind_from"] is not None or not bus["connected"]
+        if bus["bus"] in states and sick and any(_speaks_for(bus["bus"], host, states) for host in asked):
             return f"Bus {bus['bus']} was not heard for a while, and what was missed is not made up for yet."
     return None
+
+
+def _speaks_for(bus: str, host: Mapping[str, Any], buses: Collection[str]) -> bool:
+    """Whether a host's emptiness rests on this bus (`maintd.domain.buses.unheard` says the same of the fleet)."""
+    down = host["forced_down"] or host["up"] is False
+    return down or host["heard_on"] not in buses or host["heard_on"] == bus
 
 
 def _stalled(host: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from maintd.domain.model import (
     Migration,
     Note,
     Phase,
+    Policy,
 )
 
 
@@ -50,6 +51,7 @@ def diff(d: Draft) -> list[Event]:
             _diff_drain(out, old, drain, because, d)
     for before, after in hosts:
         _diff_service(out, before, after, because, d)
+    _diff_heartbeats(out, hosts, because, d.policy)
     for old, drain in drains:
         if old is None:
             out.append(
@@ -94,12 +96,29 @@ def _diff_service(out: list[Event], before: Host | None, after: Host, because: B
         out.append(events.ServiceForcedDown(because=because, host=name, reason=reason))
     if was.forced_down and not after.forced_down:
         out.append(events.ServiceForceDownLifted(because=because, host=name, reason=reason))
-    if was.up is True and after.up is False and not after.forced_down:
-        since = Instant(after.down_since) if after.down_since is not None else None
-        out.append(events.ServiceLost(because=because, host=name, since=since))
-    if was.up is False and after.up is True:
-        since = Instant(was.down_since) if was.down_since is not None else None
-        out.append(events.ServiceRecovered(because=because, host=name, since=since))
+
+
+def _diff_heartbeats(out: list[Event], hosts: list[tuple[Host | None, Host]], because: Because, policy: Policy) -> None:
+    """What is told of heartbeats that have ended or are back; the loss of many at once is one event."""
+    same = [(old, new) for old, new in hosts if old and old.service_uuid in (None, new.service_uuid)]
+    told = [(old, new) for old, new in same if old.said_up is not None and old.said_up != new.said_up]
+    lost = [new for old, new in told if new.said_up is False]
+    if len(lost) >= policy.many_lost:
+        since = min((h.down_since for h in lost if h.down_since is not None), default=None)
+        names = tuple(h.name for h in lost)
+        planned = lost[0].planned
+        out.append(events.ServicesLost(because=because, hosts=names, since=_instant(since), planned=planned))
+    else:
+        for h in lost:
+            since = _instant(h.down_since)
+            out.append(events.ServiceLost(because=because, host=h.name, since=since, planned=h.planned))
+    for _, h in told:
+        if h.said_up is True:
+            out.append(events.ServiceRecovered(because=because, host=h.name, since=_instant(h.last_down_from)))
+
+
+def _instant(at: float | None) -> Instant | None:
+    return None if at is None else Instant(at)
 
 
 def _fields(m: Migration) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
+from maintd.domain.buses import silence, unheard
 from maintd.domain.migrations import HOLDING_STATUSES, RELEASED_STATUSES
 from maintd.domain.model import (
     Blocker,
@@ -393,9 +394,9 @@ def judge_pass(
         out = [b for b in out if b.kind != "residue"]
     if host.history_unknown and not policy.accept_residue:
         out.append(_history_unknown(host))
-    blind = sorted(b.name for b in buses if b.blind_from is not None)
-    if blind:
-        out.append(Blocker("blind", detail=f"notifications of bus {', '.join(blind)} may have been missed"))
+    buses = tuple(buses)
+    if missing_buses := unheard(host, buses):
+        out.append(Blocker("blind", detail=silence(buses, missing_buses)))
     proof = tuple(
         ProofRead(str(r.read), pass_number, r.seen_at, len(r.found)) for r in seen if r.read is not Read.CONSUMER
     )

@@ -82,9 +82,22 @@ class _HeartbeatEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceLost(_HeartbeatEvent):
-    """Nova no longer hears a compute service's heartbeat."""
+    """Nova no longer hears a compute service's heartbeat, and that has lasted. `planned`: it had been closed before."""
 
     TYPE = "service.lost"
+    planned: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicesLost(Event):
+    """Many compute services were lost at once: one event for all of them, in place of one for each."""
+
+    TYPE = "services.lost"
+    SUBJECT = "binary"
+    binary: str = "nova-compute"
+    hosts: tuple[str, ...]
+    since: Instant | None = None
+    planned: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

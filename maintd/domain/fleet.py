@@ -81,6 +81,8 @@ class Fleet:
         self._open: set[str] = set()
         self._by_uuid: dict[str, str] = {}
         self._residue_on: dict[str, set[str]] = {}
+        self.heard_at: dict[str, float] = {}
+        """By bus, when a notification last came; of this process only, and no part of what is kept."""
         self._timers: list[tuple[float, str, str]] = []
         self._verify: list[tuple[float, str]] = []
         for value in values:
@@ -187,12 +189,16 @@ class Fleet:
         if isinstance(value, Drain):
             open_ = value.ended_at is None and value.stalled_at is None
             return value.moved_at + self.policy.stalled_after_s if open_ else None
+        if isinstance(value, Host):
+            return value.say_up_at
+        if isinstance(value, Bus):
+            return value.listen_by
         return None
 
     def _peek(self) -> tuple[float, str, str] | None:
         while self._timers:
             at, table, key = self._timers[0]
-            value = next((t for t in (Migration, Server, Drain) if t.__name__ == table), None)
+            value = next((t for t in (Migration, Server, Drain, Host, Bus) if t.__name__ == table), None)
             held = self._tables[value].get(key) if value else None
             if held is not None and self._due_of(held) == at:
                 return self._timers[0]

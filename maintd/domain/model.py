@@ -106,6 +106,10 @@ class Host:
     that it was already closed when it was first seen. `quiet` says in addition that nothing has been seen on it
     since: its emptiness is then shown, not published (first sight is a baseline). `emptied` holds from the moment it is
     proven empty until something arrives or it is opened.
+
+    Of the heartbeat, `up` is what Nova says now, `said_up` what was last told to anybody (at first sight: what Nova
+    said); they differ while a change has still to last until `say_up_at`. `heard_on` is the bus on which the compute
+    was last heard: the one that speaks for this host.
     """
 
     name: str
@@ -129,10 +133,24 @@ class Host:
     finding: Finding | None = None
     last_down_from: float | None = None
     last_down_to: float | None = None
+    said_up: bool | None = None
+    said_up_at: float | None = None
+    say_up_at: float | None = None
+    heard_on: str | None = None
 
     @property
     def closed(self) -> bool:
         return self.disabled or self.forced_down
+
+    @property
+    def down(self) -> bool:
+        """Whether its nova-compute does nothing: said so by an operator, or its heartbeat is not heard."""
+        return self.forced_down or self.up is False
+
+    @property
+    def planned(self) -> bool:
+        """Whether it was closed before its heartbeat ended: somebody meant it to."""
+        return self.closed and (self.closed_at or 0.0) <= (self.down_since or self.closed_at or 0.0)
 
     @property
     def key(self) -> str:
@@ -269,13 +287,24 @@ class Residue:
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """A message bus we listen to. `blind_from` is set from the moment we may have missed something until healed."""
+    """A message bus we listen to. `blind_from` is set from the moment we may have missed something until healed.
+
+    `deaf_from`: connected, yet the API has shown since then what the bus should have told; until something is heard
+    again. `listen_by`: by then it must have told what the API has just shown.
+    """
 
     name: str
     connected: bool = False
     blind_from: float | None = None
     reconnected_at: float | None = None
     last_message_at: float | None = None
+    deaf_from: float | None = None
+    listen_by: float | None = None
+
+    @property
+    def heard(self) -> bool:
+        """Whether everything that Nova says here reaches us, as far as we know."""
+        return self.connected and self.blind_from is None and self.deaf_from is None
 
     @property
     def key(self) -> str:
@@ -284,10 +313,12 @@ class Bus:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """How much we know at all: since when we remember, and whether the whole cloud was ever read over the API."""
+    """How much we know at all: since when we remember, whether the whole cloud was ever read over the API, and until
+    when somebody was surely watching (`alive_at`: what happened after it, before a start, may have been missed)."""
 
     memory_since: float
     baselined_at: float | None = None
+    alive_at: float | None = None
 
     @property
     def key(self) -> str:
@@ -351,6 +382,8 @@ class Policy:
     trust_reap: bool = False
     leftover_grace_s: float = 300.0
     api_word_s: float = 30.0
+    lost_after_s: float = 12.0
+    many_lost: int = 5
     has_cloud: bool = False
     has_bus: bool = True
     remember_ended_s: float = 3600.0

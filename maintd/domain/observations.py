@@ -257,7 +257,9 @@ class PassRead:
 
 @dataclass(frozen=True, slots=True)
 class BusSeen:
-    """The state of a bus changed: connected, lost, blind (something may have been missed), healed."""
+    """The state of a bus changed: connected, lost, blind (something may have been missed), healed; or, once it had been
+    found deaf, heard again.
+    """
 
     seen_at: float
     because: Because
@@ -265,6 +267,24 @@ class BusSeen:
     state: str
     blind_from: float | None = None
     detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeHeard:
+    """A host's nova-compute was heard on a bus on which it was not heard last."""
+
+    seen_at: float
+    because: Because
+    host: str
+    bus: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Somebody is watching at this moment: what is kept of that says, after an end, since when nobody was."""
+
+    seen_at: float
+    because: Because = field(default=Because("clock"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +329,8 @@ Observation = (
     | PassBegun
     | PassRead
     | BusSeen
+    | ComputeHeard
+    | Watching
     | DrainRequested
     | ResidueCleared
     | TimerDue

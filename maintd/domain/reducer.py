@@ -1,9 +1,8 @@
 """The one place where what is seen becomes what is true and what is said: fold, judge, diff.
 
-*Fold* takes one observation into a draft of the fleet (`servers`, `moves`, `rows`, `services`, `passes`, `residue`).
-  *Judge*
-derives what follows for the hosts it touched: does a drain begin (`drains`), is a proof wanted, has something arrived.
-*Diff* (`diff`) compares each changed value before and after; an edge is an event.
+*Fold* takes one observation into a draft of the fleet (`servers`, `moves`, `rows`, `services`, `buses`, `passes`,
+`residue`). *Judge* derives what follows for the hosts it touched: does a drain begin (`drains`), is a proof wanted, has
+something arrived. *Diff* (`diff`) compares each changed value before and after; an edge is an event.
 
 `reduce` is deterministic and does no I/O: the time is the observation's, ids come from the caller. It reads only what
 is indexed, so one observation costs the same in any cloud. It never says `host.emptied` but at the end of the second
@@ -15,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from maintd.domain.buses import fold_bus, fold_compute_heard, fold_listen_due, fold_watching, heal, notice_silence
 from maintd.domain.copying import replace
 from maintd.domain.diff import diff
 from maintd.domain.draft import MOVING_PHASES, Draft
 from maintd.domain.drains import fold_drain_requested, judge_drain, remaining
 from maintd.domain.fleet import NOTHING_CHANGED, Fleet, Outcome
 from maintd.domain.model import (
-    Bus,
     Host,
     Knowledge,
     Migration,
@@ -34,6 +33,7 @@ from maintd.domain.moves import end, fold_task_failed, free_the_queue, judge_mig
 from maintd.domain.observations import (
     BaselineCompleted,
     BusSeen,
+    ComputeHeard,
     DrainRequested,
     HostHinted,
     MigrationSeen,
@@ -49,12 +49,20 @@ from maintd.domain.observations import (
     ServicesListed,
     TaskFailed,
     TimerDue,
+    Watching,
 )
 from maintd.domain.passes import fold_pass_begun, fold_pass_read
 from maintd.domain.residue import fold_residue_cleared
 from maintd.domain.rows import fold_migration_row, fold_progress
 from maintd.domain.servers import fold_server, fold_servers_listed
-from maintd.domain.services import fold_hint, fold_nodes, fold_service, fold_services_listed, open_host
+from maintd.domain.services import (
+    fold_heartbeat_due,
+    fold_hint,
+    fold_nodes,
+    fold_service,
+    fold_services_listed,
+    open_host,
+)
 
 
 def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Outcome:
@@ -67,6 +75,7 @@ def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Ou
     _FOLDS[type(observation)](draft, observation)
     if not (draft.changed or draft.touched or draft.removed or draft.forgotten or draft.emptied or draft.requested):
         return NOTHING_CHANGED
+    notice_silence(draft)
     free_the_queue(draft)
     for key in [key for table, key in draft.changed if table is Migration]:
         judge_migration(draft, key)
@@ -87,41 +96,8 @@ def _fold_baseline(d: Draft, o: BaselineCompleted) -> None:
     known = d.fleet.knowledge or Knowledge(memory_since=o.seen_at)
     if known.baselined_at is None or known.baselined_at != o.seen_at:
         d.put(replace(known, baselined_at=o.seen_at))
-    healed = False
-    for bus in d.buses():
-        if bus.blind_from is not None and bus.connected and (bus.reconnected_at or 0.0) <= o.asked_at:
-            d.put(replace(bus, blind_from=None))
-            healed = True
-    if healed:
-        d.named(*d.fleet.closed_hosts())
+    heal(d, o.asked_at)
     d.touch(*sorted(d.fleet.closed_hosts()))
-
-
-def _fold_bus(d: Draft, o: BusSeen) -> None:
-    known = d.bus(o.bus) or Bus(o.bus)
-    first = d.bus(o.bus) is None
-    if o.state == "connected":
-        new = replace(known, connected=True, reconnected_at=d.now)
-        if known.blind_from is not None and not d.policy.has_cloud:
-            new = replace(new, blind_from=None)  # nothing can be read again; from here on we see
-    elif o.state == "lost":
-        blind = known.blind_from if known.blind_from is not None else d.now
-        new = replace(known, connected=False, blind_from=None if first else blind)
-    elif o.state == "blind":
-        blind_from = o.blind_from if o.blind_from is not None else d.now
-        held = known.blind_from
-        new = replace(known, blind_from=blind_from if held is None else min(held, blind_from))
-        if o.detail == "still connected":
-            new = replace(new, connected=True, reconnected_at=d.now)
-    elif o.state == "healed":
-        new = replace(known, blind_from=None)
-    else:
-        return
-    if new == known and not first:
-        return
-    d.put(new)
-    if new.blind_from != known.blind_from:
-        d.named(*d.fleet.closed_hosts())
 
 
 def _fold_timer(d: Draft, o: TimerDue) -> None:
@@ -150,6 +126,10 @@ def _fold_timer(d: Draft, o: TimerDue) -> None:
             elif d.now - drain.moved_at >= d.policy.stalled_after_s:
                 d.put(replace(drain, stalled_at=d.now))
             d.touch(drain.host)
+    elif table == "Host":
+        fold_heartbeat_due(d, key)
+    elif table == "Bus":
+        fold_listen_due(d, key)
 
 
 _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
@@ -165,7 +145,9 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     BaselineCompleted: _fold_baseline,
     PassBegun: fold_pass_begun,
     PassRead: fold_pass_read,
-    BusSeen: _fold_bus,
+    BusSeen: fold_bus,
+    ComputeHeard: fold_compute_heard,
+    Watching: fold_watching,
     DrainRequested: fold_drain_requested,
     ResidueCleared: fold_residue_cleared,
     TimerDue: _fold_timer,

@@ -27,7 +27,7 @@ from maintd.domain.observations import (
 
 
 def is_down(host: Host) -> bool:
-    return host.forced_down or host.up is False
+    return host.down
 
 
 def fell_while_down(host: Host, at: float | None) -> bool:

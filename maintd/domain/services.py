@@ -51,7 +51,7 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
     elif o.asked_at is not None and known.seen_at >= o.asked_at:
         up = _heartbeat(known, o)
         if known.up != up:
-            d.put(replace(known, up=up, down_since=_down_since(known, o, d.now)))
+            d.put(_to_be_said(d, replace(known, up=up, down_since=_down_since(known, o, d.now))))
             d.touch(o.host)
         return
     elif o.asked_at is None and o.emitted_at < known.versioned_at:
@@ -77,6 +77,7 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
         new = replace(new, history_unknown=True)
     if is_down(known) and known.up is not None and not is_down(new):
         new = replace(new, last_down_from=known.down_since or known.closed_at, last_down_to=d.now)
+    new = _to_be_said(d, new)
     same = replace(new, seen_at=known.seen_at, versioned_at=known.versioned_at) == known
     if same and not fresh:
         if o.asked_at is None:
@@ -100,6 +101,42 @@ def _heartbeat(known: Host, o: ServiceSeen) -> bool | None:
     if o.forced_down and o.up is False:
         return False if known.up is None else known.up
     return o.up
+
+
+FLAPPING_S = 60.0
+"""How long a heartbeat must have changed to be believed where the last change was told within `FLAP_WINDOW_S`."""
+
+FLAP_WINDOW_S = 600.0
+
+
+def _to_be_said(d: Draft, host: Host) -> Host:
+    """When a change of the heartbeat is to be told: once it has lasted, so that a restart is no loss.
+
+    While a host is forced down, Nova does not say whether its heartbeat is heard, and nothing is told.
+    """
+    if host.said_up is None:
+        return replace(host, said_up=host.up)  # first sight
+    if host.up is None or host.forced_down or host.up == host.said_up:
+        return host if host.say_up_at is None else replace(host, say_up_at=None)
+    if host.say_up_at is not None:
+        return host
+    flaps = host.said_up_at is not None and d.now - host.said_up_at < FLAP_WINDOW_S
+    return replace(host, say_up_at=d.now + (FLAPPING_S if flaps else d.policy.lost_after_s))
+
+
+def fold_heartbeat_due(d: Draft, name: str) -> None:
+    """A change of the heartbeat has lasted: it is told. Of many that are lost, all are told at once."""
+    host = d.host(name)
+    if host is None or host.say_up_at is None or host.say_up_at > d.now:
+        return
+    said = [host]
+    if host.up is False:
+        waiting = [h for h in d.fleet.hosts() if h.say_up_at is not None and h.up is False]
+        alike = [h for h in waiting if h.planned == host.planned]
+        if len(alike) >= d.policy.many_lost:
+            said = sorted(alike, key=lambda h: h.name)
+    for one in said:
+        d.put(replace(one, said_up=one.up, said_up_at=d.now, say_up_at=None))
 
 
 def _down_since(known: Host, o: ServiceSeen, now: float) -> float | None:

@@ -22,12 +22,19 @@ from typing import Protocol, TypeVar
 from maintd.clock import Clock
 from maintd.domain.events import CloudEvent, publish
 from maintd.domain.fleet import Fleet, Outcome, Undo
-from maintd.domain.model import Entity, Verification
-from maintd.domain.observations import Observation, TimerDue
+from maintd.domain.model import Because, Entity, Verification
+from maintd.domain.observations import BusSeen, ComputeHeard, Observation, TimerDue
 from maintd.domain.quarantine import Quarantined
 from maintd.domain.reducer import reduce
 from maintd.errors import LeaseLost, StoreUnavailable
-from maintd.nova.notifications import Notification, Unreadable, event_type_label, is_unversioned, normalise
+from maintd.nova.notifications import (
+    Notification,
+    Unreadable,
+    event_type_label,
+    is_unversioned,
+    normalise,
+    speaking_compute,
+)
 
 T = TypeVar("T")
 
@@ -167,6 +174,7 @@ class Admission:
             lag_s: float | None = None
             try:
                 handled = self._keeper.seen([n.message_id for n in notifications]) if self._keeper else set()
+                self._hear(notifications, batch)
                 for notification in notifications:
                     counted[event_type_label(notification.event_type)] += 1
                     if notification.message_id in handled:
@@ -241,6 +249,24 @@ class Admission:
                 body=_body(notification),
             )
         )
+
+    def _hear(self, notifications: Sequence[Notification], batch: Batch) -> None:
+        """Note that a bus says something, and on which bus each compute was heard last."""
+        fleet = self._fleet
+        for n in notifications:
+            if is_unversioned(n):
+                continue
+            bus = n.bus
+            if n.received_at > fleet.heard_at.get(bus, 0.0):
+                fleet.heard_at[bus] = n.received_at
+            held = fleet.bus(bus)
+            if held is not None and held.deaf_from is not None:
+                self._reduce(BusSeen(n.received_at, Because("notification", n.event_type), bus, "heard"), batch)
+            compute = speaking_compute(n)
+            host = fleet.host(compute)
+            if host is not None and host.heard_on != bus:
+                because = Because("notification", n.event_type, n.message_id)
+                self._reduce(ComputeHeard(n.received_at, because, host.name, bus), batch)
 
     def _reduce(self, observation: Observation, batch: Batch) -> None:
         outcome = reduce(self._fleet, observation, self._ids)

@@ -112,6 +112,7 @@ class Limits:
 
     services_s: float = 30.0
     services_without_bus_s: float = 15.0
+    heartbeats_s: float = 4.0
     reconcile_s: float = 600.0
     drains_s: float = 60.0
     closed_without_bus_s: float = 15.0
@@ -251,6 +252,7 @@ class Polls:
             self.look_at_drains: 5.0,
             self.look_at_progress: limits.progress_s,
             self.look_at_emptied: 15.0,
+            self.look_at_heartbeats: limits.heartbeats_s,
         }
         for job, seconds in every.items():
             name = job.__name__.removeprefix("look_at_")
@@ -388,6 +390,14 @@ class Polls:
             self.wake()
         self._silent = silent
 
+    def look_at_heartbeats(self) -> bool:
+        """While a heartbeat has changed and that is still to last, look more often: a restart is no loss."""
+
+        def unsure(fleet: Fleet) -> bool:
+            return any(host.say_up_at is not None for host in fleet.hosts())
+
+        return self.look_at_services() if self._door.read(unsure) else True
+
     def reconcile(self) -> bool:
         """Find what was missed: the nodes of hosts, the servers changed since last time, every open migration."""
         if not self._baselined:
@@ -419,14 +429,15 @@ class Polls:
         return self._job("drains", self._drains)
 
     def _drains(self, deadline: _Deadline) -> None:
-        def watched(fleet: Fleet) -> list[str]:
+        def watched(fleet: Fleet) -> tuple[list[str], bool]:
+            hearing = self._has_bus and all(bus.deaf_from is None for bus in fleet.buses())
             hosts = (fleet.host(name) for name in fleet.closed_hosts())
-            return sorted(h.name for h in hosts if h and (not self._has_bus or (h.drain_id and not h.emptied)))
+            return sorted(h.name for h in hosts if h and (not hearing or (h.drain_id and not h.emptied))), hearing
 
-        hosts = self._door.read(watched)
+        hosts, hearing = self._door.read(watched)
         limits, now = self._limits, self._clock.now()
         shared = len(hosts) > limits.share_from_hosts
-        base_s = limits.drains_s if self._has_bus else limits.closed_without_bus_s
+        base_s = limits.drains_s if hearing else limits.closed_without_bus_s
         period_s = max(base_s, len(hosts) * (1 if shared else 2) / limits.list_rate)
         self._listed_at = {name: self._listed_at[name] for name in hosts if name in self._listed_at}
         if shared and (self._shared_at is None or now - self._shared_at >= base_s):
@@ -534,6 +545,9 @@ class Polls:
             self._services(deadline)
             if not silent and not self._silent:  # else a silent cell's servers are missing from the list
                 self._door.admit(whole)
+            gap = self._door.read(_gap)
+            if gap is not None:  # what was deleted meanwhile is in no list of what there is
+                self._admit(self._api.servers(changes_since=gap - MARGIN_S), deadline)
         else:
             self._admit(self._api.migrations_changed(since - MARGIN_S), deadline)
         self._open_migrations(deadline)
@@ -551,11 +565,7 @@ class Polls:
         if not self._baselined:
             return self.baseline()
 
-        def gap(fleet: Fleet) -> float | None:
-            blind = [b.blind_from for b in fleet.buses() if b.blind_from is not None and b.connected]
-            return min(blind) if blind else None
-
-        since, now = self._door.read(gap), self._clock.now()
+        since, now = self._door.read(_gap), self._clock.now()
         if since is None or now - self._healed_at < self._limits.heal_pause_s:
             return None
         self._healed_at = now
@@ -832,6 +842,12 @@ class Polls:
             self._fail(name, f"{name} failed by our own fault: {type(fault).__name__}: {fault}")
             self._stopping.wait(1.0)
             return None
+
+
+def _gap(fleet: Fleet) -> float | None:
+    """Since when something may have been missed that can be made up for now."""
+    blind = [b.blind_from for b in fleet.buses() if b.blind_from is not None and b.deaf_from is None and b.connected]
+    return min(blind) if blind else None
 
 
 def _is_unsure(fleet: Fleet, server_id: str) -> bool:

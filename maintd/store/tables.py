@@ -72,6 +72,10 @@ hosts = _table(
     _flag("emptied"),
     Column("emptied_at", Double),
     Column("drain_id", Name),
+    _flag("said_up", nullable=True),
+    Column("said_up_at", Double),
+    Column("say_up_at", Double),
+    Column("heard_on", Name),
     Column("nodes", Long, nullable=False),  # JSON: a list of uuids
     Column("finding", Long),  # JSON
 )
@@ -164,12 +168,15 @@ buses = _table(
     Column("blind_from", Double),
     Column("reconnected_at", Double),
     Column("last_message_at", Double),
+    Column("deaf_from", Double),
+    Column("listen_by", Double),
 )
 
 knowledge = _table(
     "knowledge",
     Column("memory_since", Double, nullable=False),
     Column("baselined_at", Double),
+    Column("alive_at", Double),
     Column("name", String(32), primary_key=True),  # not a field: there is one row, "fleet"
 )
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import falcon
 
 import maintd
+from maintd.domain.buses import silence
 from maintd.domain.emptiness import blockers
 from maintd.domain.events import wire
 from maintd.domain.model import Bus, Drain, Host, HostSlice, Migration
@@ -43,7 +45,10 @@ def hosts(asked: Asked) -> dict[str, Any]:
     after, closed = asked.text("after") or "", asked.flag("closed")
     reading = asked.web.store.reading
     return asked.page(
-        "hosts", lambda limit: reading.hosts(after=after, limit=limit, closed=closed), lambda h: h.name, host_shape
+        "hosts",
+        lambda limit: reading.hosts(after=after, limit=limit, closed=closed),
+        lambda h: h.name,
+        partial(host_shape, buses=reading.buses()),
     )
 
 
@@ -65,7 +70,7 @@ def _detail(asked: Asked, found: HostSlice) -> dict[str, Any]:
     held = dataclasses.replace(found, migrations=tuple(m for m in found.migrations if m.open))
     reasons = blockers(held, one, asked.web.policy, asked.web.clock.now())
     return {
-        **host_shape(one),
+        **host_shape(one, asked.web.store.reading.buses()),
         "blockers": wire(reasons),
         "warnings": [] if finding is None else wire(finding.warnings),
         "proof": [] if finding is None else wire(finding.proof),
@@ -222,7 +227,9 @@ def status(asked: Asked) -> dict[str, Any]:
             "deliveries": _by_endpoint(web.store.deliveries.counts()),
         },
         "deliveries_oldest_pending_at": moment(web.store.deliveries.oldest_pending_at()),
-        "hosts": [{**host_shape(one), "stalled_at": moment(stalled.get(one.name))} for one in closed[:LIMIT_MAX]],
+        "hosts": [
+            {**host_shape(one, buses), "stalled_at": moment(stalled.get(one.name))} for one in closed[:LIMIT_MAX]
+        ],
     }
     return {**own, **out}
 
@@ -253,4 +260,5 @@ def _lost_sight(leader: object, cloud: dict[str, Any], buses: Sequence[Bus]) -> 
     if cloud.get("ok") is False:
         error = cloud.get("last_error") or "no answer"
         return f"Nova's API does not answer (last answer: {cloud.get('last_success_at') or 'never'}): {error}"
-    return None
+    deaf = tuple(bus.name for bus in buses if bus.deaf_from is not None)
+    return silence(buses, deaf) + "." if deaf else None

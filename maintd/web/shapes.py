@@ -11,14 +11,15 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, Final
 
+from maintd.domain.buses import unheard
 from maintd.domain.events import instant_text, wire
 from maintd.domain.model import Bus, Drain, Host, Migration, Residue, Server
 
-_INSTANTS: Final = frozenset({"since", "stalled_since", "down_since", "memory_since", "blind_from", "at"})
+_INSTANTS: Final = frozenset({"since", "stalled_since", "down_since", "memory_since", "blind_from", "deaf_from", "at"})
 
 _HOST: Final = (
     "service_uuid disabled disabled_reason forced_down up down_since closed closed_at found history_unknown"
-    " emptied_at drain_id seen_at"
+    " emptied_at drain_id heard_on seen_at"
 ).split()
 _SERVER: Final = "server_id project_id name host landing vm_state task_state fault updated_at seen_at".split()
 _MIGRATION: Final = (
@@ -30,7 +31,7 @@ _DRAIN: Final = (
     " removed"
 ).split()
 _RESIDUE: Final = "host server_id kind since service_uuid migration_uuid detail cleared_at cleared_by".split()
-_BUS: Final = "connected blind_from reconnected_at last_message_at".split()
+_BUS: Final = "connected blind_from deaf_from reconnected_at last_message_at".split()
 
 
 def is_instant(name: str) -> bool:
@@ -62,11 +63,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def host_shape(host: Host) -> dict[str, Any]:
-    """A host. `empty` is null while it is open: nobody asks then. `checked_at` is the last verification pass."""
+def host_shape(host: Host, buses: Iterable[Bus]) -> dict[str, Any]:
+    """A host. `empty` is null while it is open (nobody asks then) and while a bus that speaks for it is not heard
+    (nobody knows then). `checked_at` is the last verification pass."""
     return {
         "host": host.name,
-        "empty": host.emptied if host.closed else None,
+        "empty": host.emptied if host.closed and not unheard(host, buses) else None,
         "checked_at": None if host.finding is None else moment(host.finding.at),
         **pick(host, _HOST),
     }

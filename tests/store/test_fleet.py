@@ -63,6 +63,10 @@ FULL: tuple[Entity, ...] = (
         ),
         10.5,
         11.5,
+        True,
+        12.5,
+        13.5,
+        "cell1",
     ),
     Server("s-1", "p-1", "n'ame \U0001f600", "cmp-1", "cmp-2", "active", "migrating", 1.5, 2.5, 3.5, 4.5, "fault"),
     Migration(
@@ -99,8 +103,8 @@ FULL: tuple[Entity, ...] = (
     ),
     Drain("drain-1", "cmp-1", 1.5, "why", True, True, True, 12, 2.5, 3.5, None, "ended", True),
     Residue("cmp-1", "s-1", "evacuated", 1.5, "uuid-1", "uuid-m", "detail", None, "who"),
-    Bus("default", True, 1.5, 2.5, 3.5),
-    Knowledge(1.5, 2.5),
+    Bus("default", True, 1.5, 2.5, 3.5, 4.5, 5.5),
+    Knowledge(1.5, 2.5, 3.5),
 )
 
 BARE: tuple[Entity, ...] = (

@@ -35,6 +35,7 @@ __all__ = [
     "normalise",
     "read_message",
     "read_wire",
+    "speaking_compute",
 ]
 
 NORMALISERS: dict[str, Normaliser] = {
@@ -86,6 +87,18 @@ def is_unversioned(notification: Notification) -> bool:
     if isinstance(payload, dict) and ("nova_object.data" in payload or "nova_object.name" in payload):
         return False
     return ":" not in notification.publisher_id
+
+
+_ON_BEHALF = ("service.", "instance.update", "instance.exists")
+"""Event types whose publisher need not be the process that it names (facts 1.1)."""
+
+
+def speaking_compute(notification: Notification) -> str | None:
+    """The host whose nova-compute itself sent this; None where another process did, or may have."""
+    service, _, host = notification.publisher_id.partition(":")
+    if service != "nova-compute" or not host or notification.event_type.startswith(_ON_BEHALF):
+        return None
+    return host
 
 
 def normalise(notification: Notification) -> tuple[Observation, ...]:
