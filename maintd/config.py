@@ -167,6 +167,14 @@ class ResidueConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ServicesConfig:
+    """When a compute service is lost, and how many at once are one event."""
+
+    lost_after_s: float = 12.0
+    many_lost: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class StallConfig:
     """How long a migration may show no progress, by where it stands, before it is called stalled."""
 
@@ -223,6 +231,7 @@ class Config:
     database: DatabaseConfig = DatabaseConfig()
     drain: DrainConfig = DrainConfig()
     residue: ResidueConfig = ResidueConfig()
+    services: ServicesConfig = ServicesConfig()
     stall: StallConfig = StallConfig()
     api: ApiConfig = ApiConfig()
     metrics: MetricsConfig = MetricsConfig()
@@ -404,6 +413,7 @@ class _Reader:
             database=self._database(),
             drain=self._fill(DrainConfig, "drain", reason_match=tuple(self.value("drain", "reason_match"))),
             residue=self._fill(ResidueConfig, "residue"),
+            services=self._fill(ServicesConfig, "services"),
             stall=self._fill(StallConfig, "stall"),
             api=self._api(),
             metrics=MetricsConfig(*self._listen("metrics")),

@@ -78,6 +78,8 @@ def policy_of(config: Config) -> Policy:
         reason_match=config.drain.reason_match,
         accept_residue=config.drain.accept_residue,
         trust_reap=config.residue.trust_reap,
+        lost_after_s=config.services.lost_after_s,
+        many_lost=config.services.many_lost,
         has_cloud=config.cloud is not None,
         has_bus=bool(config.buses),
         stall_after_s=config.stall.by_reason(),

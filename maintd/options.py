@@ -245,6 +245,26 @@ _RESIDUE_OPTS: tuple[cfg.Opt, ...] = (
     ),
 )
 
+_SERVICES_OPTS: tuple[cfg.Opt, ...] = (
+    _seconds(
+        "lost_after_s",
+        12.0,
+        0.0,
+        3600.0,
+        "A compute service that Nova calls down (after its own service_down_time) is looked at again and again, and is "
+        "lost once it has been down for so long. The way back takes as long. A heartbeat that flaps is believed after "
+        "a minute.",
+    ),
+    cfg.IntOpt(
+        "many_lost",
+        default=5,
+        min=2,
+        max=100000,
+        help="So many services that are lost at once are told in one event, services.lost, in place of one for each. "
+        "Unit: services.",
+    ),
+)
+
 _STALL_OPTS: tuple[cfg.Opt, ...] = (
     _seconds("not_started_after_s", 300.0, 1.0, 7 * DAY, "not_started: accepted, but nothing happens."),
     _seconds("queue_blocked_after_s", 300.0, 1.0, 7 * DAY, "queue_blocked: queued on a source where nothing moves."),
@@ -334,6 +354,7 @@ GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
     "database": ("State, and how long it is kept; purged once a day.", _DATABASE_OPTS),
     "drain": ("Hosts on their way to empty.", _DRAIN_OPTS),
     "residue": ("What evacuations and deletes leave on a dead host.", _RESIDUE_OPTS),
+    "services": ("Heartbeats of compute services.", _SERVICES_OPTS),
     "stall": (
         "When a migration is called stalled, by reason. Nothing is ever aborted or moved because of it.",
         _STALL_OPTS,

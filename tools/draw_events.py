@@ -31,6 +31,7 @@ DOCS = ROOT / "docs"
 FIELDS: dict[str, str] = {
     "advice": "what an operator might do; only advice",
     "because": "what made maintd say this",
+    "binary": "whose services these are: always `nova-compute`",
     "blind_from": "from when on notifications may have been missed",
     "blind_to": "until when; null while it lasts",
     "blocked_by": "the migration_key of the migration that this one waits for",
@@ -51,6 +52,7 @@ FIELDS: dict[str, str] = {
     "migration_key": "maintd's own name of the migration; always there, never changes",
     "migration_uuid": "Nova's uuid of the migration; null until the API has named it",
     "occupants": "what is on the host, or on its way to it",
+    "planned": "the host had been closed before its heartbeat ended",
     "proof": "the answers on which the proof rests",
     "reason": "of a service or drain: Nova's disabled reason; of a stall: the verdict",
     "removed": "it ended because the compute service was deleted",
@@ -112,6 +114,8 @@ PARTS: dict[type, tuple[str, dict[str, str]]] = {
 
 _AT = 1767225600.0
 SAMPLES: dict[str, Any] = {
+    "binary": "nova-compute",
+    "planned": False,
     "advice": "nobody will end this by waiting: see `openstack server migration show`",
     "blind_from": _AT - 60,
     "blockers": (

@@ -124,11 +124,8 @@ class Waiting:
         if self.fail_on_stall and stalled and (not self.any_of or len(stalled) == len(found)):
             complain(f"maintd: {clean(stalled[0])} stalls; see: maintd why {clean(stalled[0])}")
             return Exit.STALLED
-        unknown = [
-            name for name, host in found.items() if host is not None and host["closed"] and host["empty"] is None
-        ]
-        doubt = f"The bus that speaks for {clean(unknown[0])} is not heard." if unknown else None
-        return self._sight(now, status, status["lost_sight"] or doubt)
+        unknown = [host for host in found.values() if host is not None and host["closed"] and host["empty"] is None]
+        return self._sight(now, status, status["lost_sight"] or (_doubt(status, unknown) if unknown else None))
 
     def _ask(self, name: str) -> dict[str, Any] | None:
         """A host; None if it is no more. One that was never there is the operator's mistake."""
