@@ -191,8 +191,11 @@ class World:
         with_cloud: bool = True,
         database: str | None = None,
         transport_url: str | None = None,
+        second_url: str | None = None,
+        second_cell: tuple[str, ...] = (),
     ) -> None:
-        """`transport_url` is the daemon's way to the broker where it is not the cloud's."""
+        """`transport_url` is the daemon's way to the broker where it is not the cloud's; `second_url` its way to the
+        second bus, on which the computes of `second_cell` speak."""
         self.folder, self.name, self.settle_s, self.timeout_s = folder, name, settle_s, timeout_s
         folder.mkdir(parents=True, exist_ok=True)
         self.broker_url = broker_url
@@ -203,7 +206,15 @@ class World:
         self._bus: OsloBus | None = None
         if broker_url is not None:
             self._bus = OsloBus(broker_url, exchange=name, retry=0)
-            self.publisher = Queued(tee(self._bus, lambda key, message: self.sent.append(message["message_id"])))
+            other = OsloBus(exchange=f"{name}-2", transport=self._bus.transport, retry=0)
+
+            def send(key: str, message: dict[str, Any]) -> None:
+                """By cells: a compute speaks on its cell's bus, everybody else on the first one."""
+                _, _, host = message["publisher_id"].partition(":")
+                own_word = not message["event_type"].startswith("service.")
+                (other if own_word and host in second_cell else self._bus)(key, message)  # type: ignore[misc]
+
+            self.publisher = Queued(tee(send, lambda key, message: self.sent.append(message["message_id"])))
         self.cloud = Cloud(self.clock, self.publisher, seed=seed, timing=timing)
         for number in range(1, hosts + 1):
             self.cloud.add_host(f"cmp-{number:02d}")
@@ -217,8 +228,13 @@ class World:
         self.receiver = Receiver(self.cloud.physically_on)
         self.cloud.start()
         self.database = database or f"sqlite:///{folder / 'maintd.sqlite'}"
+        cell = f"transport_url = {second_url}\nexchange = {name}-2\npool = {name}-2"
         self.config = self.write_config(
-            "maintd", with_cloud=with_cloud, transport_url=transport_url or broker_url, database=self.database
+            "maintd",
+            with_cloud=with_cloud,
+            transport_url=transport_url or broker_url,
+            database=self.database,
+            more=f"[buses]\nenabled = cell2\n\n[bus:cell2]\n{cell}\n" if second_url else "",
         )
 
     def write_config(
