@@ -315,6 +315,16 @@ def test_connection_lost_midway(rigs, bus, rabbit, proxy, publisher, caplog):
     assert len([record for record in caplog.records if record.levelname != "INFO"]) == 1
 
 
+def test_a_queue_deleted_beneath_us_is_a_gap(rigs, bus, publisher):
+    """When somebody deletes our queue it is made anew, what comes then is heard, and the gap is told."""
+    rig = rigs(bus).start()
+    rig.until("connected")
+    publisher.channel.queue_delete(bus.pool)
+    wait_until(lambda: [state for state, _ in rig.states] == ["connected", "connecting", "connected"], 30)
+    sent = publisher.notify()
+    wait_until(lambda: rig.store.ids == [sent], 15)
+
+
 def test_half_open_connection(rigs, bus, rabbit, proxy, publisher, caplog):
     """A connection that went silent is given up after two heartbeats, and replaced; `stop` does not wait for it."""
     rig = rigs(through(bus, rabbit.url_at(proxy.port), heartbeat_s=1)).start()
