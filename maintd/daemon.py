@@ -216,7 +216,7 @@ class Leading:
         for name in sorted(configured):
             # What was true of a connection is not true of this process's; until it is heard, it proves nothing.
             held = known.get(name, Bus(name))
-            fleet.put(Bus(name, blind_from=held.blind_from, last_message_at=held.last_message_at))
+            self.admission.remember(Bus(name, blind_from=held.blind_from, last_message_at=held.last_message_at))
             if watched_until is not None and name in known:
                 because = Because("clock", "bus.unwatched")
                 self._pending.append(BusSeen(clock.now(), because, name, "blind", watched_until, "nobody watched"))
