@@ -1,0 +1,380 @@
+"""What is done in each made story: see `make.py`, and the table of `README.md` for what stands for what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from maintd.simulator.model import Server
+from tests.recordings.make import Stage
+
+
+@dataclass(frozen=True)
+class Story:
+    """A story: what is done in one sentence, on how big a stage, and the acts."""
+
+    done: str
+    acts: Callable[[Stage], None]
+    options: dict[str, Any]
+
+    def play(self, name: str) -> Stage:
+        """Play it to its end."""
+        stage = Stage(name, **self.options)
+        self.acts(stage)
+        return stage
+
+
+STORIES: dict[str, Story] = {}
+
+
+def story(done: str, **options: Any) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+    """Register a function as the story of its name."""
+
+    def register(acts: Callable[[Stage], None]) -> Callable[[Stage], None]:
+        STORIES[acts.__name__.replace("_", "-")] = Story(done, acts, options)
+        return acts
+
+    return register
+
+
+H = "cmp-01"
+
+
+@story("two servers are live-migrated away, one after the other; the host is opened again")
+def lm_drained(stage: Stage) -> None:
+    one, two = stage.server(H, "one"), stage.server(H, "two")
+    stage.begin()
+    stage.cloud.disable(H, "maintenance")
+    stage.wait(2.0)
+    stage.cloud.live_migrate(one.id)
+    stage.cloud.live_migrate(two.id)
+    stage.prove(H)
+    stage.cloud.enable(H)
+    stage.wait(2.0)
+
+
+def closed(stage: Stage, *names: str, reason: str = "maintenance") -> list[Server]:
+    """maintd is started; then the host with these servers on it is closed."""
+    servers = [stage.server(H, name) for name in names]
+    stage.begin()
+    stage.cloud.disable(H, reason)
+    stage.wait(2.0)
+    return servers
+
+
+@story("a live migration is aborted while its destination prepares, and asked for again", hosts=3)
+def lm_abort_preparing(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.knobs.set("pre_live_migration", seconds=8)
+    stage.cloud.live_migrate(server.id)
+    stage.wait(4.0)
+    stage.cloud.abort(server.id, stage.row(server).id)
+    stage.prove(H)
+    stage.cloud.knobs.clear()
+    stage.cloud.live_migrate(server.id)
+    stage.prove(H)
+
+
+@story("a live migration that copies for ever is forced to complete, without post-copy", progress=True)
+def lm_force_complete(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.knobs.set("live_migration", mode="diverge", seconds=6)
+    stage.cloud.live_migrate(server.id)
+    stage.wait(14.0)
+    stage.cloud.force_complete(server.id, stage.row(server).id)
+    stage.prove(H)
+
+
+@story("the same with post-copy: the row is `running (post-copy)`, which no list of a server shows", progress=True,
+       permit_post_copy=True)  # fmt: skip
+def lm_post_copy(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.knobs.set("live_migration", mode="diverge", seconds=6, post_copy_s=40)
+    stage.cloud.live_migrate(server.id)
+    stage.wait(8.0)
+    stage.cloud.force_complete(server.id, stage.row(server).id)
+    stage.wait(12.0)
+    stage.look(H)
+    stage.prove(H)
+
+
+@story("a live migration fails at the destination after the guest has moved: the server is there, in ERROR")
+def lm_post_failure(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.knobs.set("post_at_destination", fail=True)
+    stage.cloud.live_migrate(server.id)
+    stage.prove(H)
+    stage.wait(280.0)
+    stage.prove(H)
+
+
+@story("the driver raises in a live migration: the server stays, in ERROR, and says so only by instance.update")
+def lm_driver_crash(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.knobs.set("live_migration", mode="error", seconds=3)
+    stage.cloud.live_migrate(server.id)
+    stage.prove(H)
+    stage.cloud.delete(server.id)
+    stage.prove(H)
+
+
+@story("the source's nova-compute dies in a live migration and is started again; the migration is asked for again")
+def lm_source_restarted(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.knobs.set("live_migration", seconds=20)
+    stage.cloud.live_migrate(server.id)
+    stage.wait(6.0)
+    stage.cloud.kill_compute(H)
+    stage.wait(6.0)
+    stage.cloud.start_compute(H)
+    stage.prove(H)
+    stage.cloud.knobs.set("live_migration", seconds=2)
+    stage.cloud.live_migrate(server.id)
+    stage.prove(H)
+
+
+@story("a live migration is rolled back, another fails before it begins, a third finds no valid host; then all go",
+       hosts=3)  # fmt: skip
+def lm_failures(stage: Stage) -> None:
+    one, two, three = closed(stage, "one", "two", "three")
+    stage.cloud.knobs.set("live_migration", server="one", mode="fail", seconds=2)
+    stage.cloud.knobs.set("pre_live_migration", server="two", fail=True)
+    stage.cloud.live_migrate(one.id)
+    stage.settle()
+    stage.cloud.live_migrate(two.id)
+    stage.settle()
+    stage.cloud.disable("cmp-02", "full")
+    stage.cloud.disable("cmp-03", "full")
+    stage.cloud.live_migrate(three.id)
+    stage.prove(H)
+    stage.cloud.knobs.clear()
+    stage.cloud.enable("cmp-02")
+    stage.cloud.enable("cmp-03")
+    for server in (one, two, three):
+        stage.cloud.live_migrate(server.id)
+    stage.prove(H)
+
+
+@story("two servers are cold-migrated; one is confirmed at once, the other later")
+def cold_confirmed(stage: Stage) -> None:
+    one, two = closed(stage, "one", "two")
+    stage.cloud.migrate(one.id)
+    stage.cloud.migrate(two.id)
+    stage.settle()
+    stage.cloud.confirm(one.id)
+    stage.prove(H)
+    stage.cloud.confirm(two.id)
+    stage.prove(H)
+
+
+@story("a resize away from the closed host is reverted: the server is back there; then it is migrated and confirmed")
+def cold_reverted(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.migrate(server.id, flavor="m1.medium")
+    stage.prove(H)
+    stage.cloud.revert(server.id)
+    stage.prove(H)
+    stage.cloud.migrate(server.id)
+    stage.settle()
+    stage.cloud.confirm(server.id)
+    stage.prove(H)
+
+
+@story("a cold migration fails at its destination: the server is there, in ERROR, and the source's disks are nobody's")
+def cold_finish_failure(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.knobs.set("finish_migration", fail=True)
+    stage.cloud.migrate(server.id)
+    stage.prove(H)
+
+
+@story("a cold migration fails on the source: the server stays, in ERROR, until it is deleted")
+def cold_source_failure(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.knobs.set("migrate_disk", fail=True)
+    stage.cloud.migrate(server.id)
+    stage.prove(H)
+    stage.cloud.delete(server.id)
+    stage.prove(H)
+
+
+@story("a server that waits to be confirmed is deleted: Nova confirms first")
+def cold_deleted(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.migrate(server.id)
+    stage.prove(H)
+    stage.cloud.delete(server.id)
+    stage.prove(H)
+
+
+def dead(stage: Stage, *names: str) -> list[Server]:
+    """maintd is started; then the compute of the host with these servers dies, is forced down and disabled."""
+    servers = [stage.server(H, name) for name in names]
+    stage.begin()
+    stage.cloud.kill_compute(H)
+    stage.wait(2.0)
+    stage.cloud.set_service(H, forced_down=True)
+    stage.cloud.disable(H, "dead")
+    stage.wait(2.0)
+    return servers
+
+
+@story("a dead host is evacuated with notify_on_state_change off, so only the API tells the new host; it comes back",
+       hosts=3, notify_on_state_change=False)  # fmt: skip
+def evac_restarted(stage: Stage) -> None:
+    one, two = dead(stage, "one", "two")
+    stage.cloud.evacuate(one.id)
+    stage.cloud.evacuate(two.id)
+    stage.prove(H)
+    stage.cloud.start_compute(H)
+    stage.wait(2.0)
+    stage.cloud.set_service(H, forced_down=False)
+    stage.prove(H)
+
+
+@story("an evacuation fails at its destination, another finds no valid host; then both succeed", hosts=2)
+def evac_failures(stage: Stage) -> None:
+    one, two = dead(stage, "one", "two")
+    stage.cloud.knobs.set("spawn", server="one", fail=True)
+    stage.cloud.evacuate(one.id)
+    stage.settle()
+    stage.cloud.disable("cmp-02", "full")
+    stage.cloud.evacuate(two.id)
+    stage.prove(H)
+    stage.cloud.knobs.clear()
+    stage.cloud.enable("cmp-02")
+    stage.cloud.evacuate(one.id)
+    stage.cloud.evacuate(two.id)
+    stage.prove(H)
+    stage.cloud.start_compute(H)
+    stage.prove(H)
+
+
+@story("a server is evacuated and deleted before the dead host is back: Nova has no trace of it, its disks are there")
+def evac_then_deleted(stage: Stage) -> None:
+    (server,) = dead(stage, "one")
+    stage.cloud.evacuate(server.id)
+    stage.settle()
+    stage.wait(5.0)
+    stage.cloud.delete(server.id)
+    stage.prove(H)
+
+
+@story("a server is shelved and stays on its host's disk, is offloaded, and comes back elsewhere", hosts=3,
+       shelved_offload_s=-1.0)  # fmt: skip
+def shelve_offload_unshelve(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.shelve(server.id)
+    stage.prove(H)
+    stage.cloud.shelve_offload(server.id)
+    stage.prove(H)
+    stage.cloud.unshelve(server.id)
+    stage.prove(H)
+
+
+@story("a server shelved and not offloaded is unshelved where it is: only power_on says so", shelved_offload_s=-1.0)
+def unshelve_in_place(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.shelve(server.id)
+    stage.settle()
+    stage.cloud.unshelve(server.id)
+    stage.prove(H)
+    stage.cloud.live_migrate(server.id)
+    stage.prove(H)
+
+
+@story("a server is soft-deleted, restored, and migrated away", reclaim_interval_s=3600.0)
+def soft_delete_restore(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.delete(server.id)
+    stage.prove(H)
+    stage.cloud.restore(server.id)
+    stage.prove(H)
+    stage.cloud.live_migrate(server.id)
+    stage.prove(H)
+
+
+@story("a server is soft-deleted; Nova reclaims it a hundred seconds later", reclaim_interval_s=100.0)
+def soft_delete_reclaim(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.delete(server.id)
+    stage.wait(35.0)
+    stage.look(H)
+    stage.wait(16.0)
+    stage.look(H)
+    stage.prove(H)
+
+
+@story("a soft-deleted server is deleted by force, and another is deleted by force as it is", reclaim_interval_s=3600.0)
+def force_delete(stage: Stage) -> None:
+    one, two = closed(stage, "one", "two")
+    stage.cloud.delete(one.id)
+    stage.prove(H)
+    stage.cloud.delete(one.id, force=True)
+    stage.cloud.delete(two.id, force=True)
+    stage.prove(H)
+
+
+@story("a server is deleted by force while its host is dead: no message says so, and its disks stay")
+def force_delete_down(stage: Stage) -> None:
+    (server,) = dead(stage, "one")
+    stage.cloud.delete(server.id, force=True)
+    stage.prove(H)
+    stage.wait(30.0)
+    stage.prove(H)
+
+
+@story("a server is deleted while its host is dead: nova-api says so, and its disks stay, though nova-compute is back")
+def delete_down(stage: Stage) -> None:
+    (server,) = dead(stage, "one")
+    stage.cloud.delete(server.id)
+    stage.prove(H)
+    stage.cloud.start_compute(H)
+    stage.wait(2.0)
+    stage.cloud.set_service(H, forced_down=False)
+    stage.prove(H)
+
+
+@story("a server is deleted by its compute; one that never got a host is deleted by nova-api alone")
+def delete_up(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    nowhere = stage.cloud.create("two", host=H)
+    stage.settle()
+    stage.cloud.delete(nowhere.id)
+    stage.cloud.delete(server.id)
+    stage.prove(H)
+
+
+@story("a build was in its compute's queue when the host was closed, and arrives long after; then it is migrated",
+       concurrent_builds=1)  # fmt: skip
+def build_late(stage: Stage) -> None:
+    (one,) = [stage.server(H, "one")]
+    stage.begin()
+    stage.cloud.knobs.set("spawn", seconds=40)
+    first = stage.cloud.create("first", host=H)
+    stage.wait(1.0)
+    second = stage.cloud.create("second", host=H)
+    stage.wait(2.0)
+    stage.cloud.disable(H, "maintenance")
+    stage.cloud.live_migrate(one.id)
+    stage.wait(20.0)
+    stage.look(H)
+    stage.wait(16.0)
+    stage.look(H)
+    stage.prove(H)
+    stage.cloud.live_migrate(first.id)
+    stage.cloud.live_migrate(second.id)
+    stage.prove(H)
+
+
+@story("a server in ERROR stays on the closed host until it is deleted")
+def error_servers(stage: Stage) -> None:
+    one, two = stage.server(H, "one"), stage.server(H, "two", state="error")
+    stage.begin()
+    stage.cloud.disable(H, "maintenance")
+    stage.wait(2.0)
+    stage.cloud.live_migrate(one.id)
+    stage.prove(H)
+    stage.cloud.delete(two.id)
+    stage.prove(H)
