@@ -99,10 +99,8 @@ class InProcess(BaseAdapter):
 # -- what is kept of what was said ------------------------------------------------------------------------------------
 
 NOTIFIED = frozenset(
-    "state_update old_state state old_task_state new_task_state uuid tenant_id display_name host node flavor flavorid "
-    "new_flavor terminated_at deleted_at updated_at task_state progress locked request_id fault exception "
-    "exception_message instance_uuid reason binary disabled disabled_reason forced_down last_seen_up "
-    "module_name function_name".split()
+    "uuid tenant_id display_name host state task_state updated_at progress request_id fault exception exception_message "
+    "instance_uuid reason binary disabled disabled_reason forced_down".split()
 )
 ANSWERED = frozenset(
     "id uuid name status tenant_id updated progress fault message code OS-EXT-SRV-ATTR:host OS-EXT-STS:task_state "
@@ -117,11 +115,13 @@ ANSWERED = frozenset(
 def cut_notification(inner: Json) -> Json:
     """The message with the fields of its payload that somebody reads."""
 
+    kept = NOTIFIED | {"flavor", "new_flavor", "flavorid"} if "resize_prep" in inner["event_type"] else NOTIFIED
+
     def cut(value: Any) -> Any:
         if not isinstance(value, dict) or "nova_object.data" not in value:
             return value
         data = value["nova_object.data"]
-        return {**value, "nova_object.data": {k: cut(v) for k, v in data.items() if k in NOTIFIED}}
+        return {**value, "nova_object.data": {k: cut(v) for k, v in data.items() if k in kept}}
 
     return {
         **{k: inner[k] for k in ("message_id", "publisher_id", "event_type", "priority")},
@@ -208,14 +208,18 @@ class Stage:
         while self.cloud.next_due() is not None and self.clock.now() < end:
             self.wait(1.0)
 
-    def prove(self, *hosts: str) -> None:
-        """Let maintd look as it wants to, and then look twice more, when everything late must be through."""
+    def prove(self) -> None:
+        """Let maintd look as it wants to, and at every closed host twice more, when all that is late must be through."""
         self.settle()
         self.wait(max(0.0, self._heard_at + 31.0 - self.clock.now()))
         for _ in range(2):
-            for host in hosts:
+            for host in sorted(self.fleet.closed_hosts()):
                 self.look(host)
             self.wait(16.0)
+
+    def cut(self, seconds: float) -> None:
+        """So much time passes of which the recording has nothing but the notifications."""
+        self.cloud.advance(self.clock.now() + seconds)
 
     def look(self, host: str) -> None:
         """A whole verification pass over a host, wanted or not. One that is disturbed by what it finds is repeated."""

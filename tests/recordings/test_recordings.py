@@ -135,13 +135,13 @@ def test_a_little_lateness_changes_nothing(story: str, seed: int) -> None:
             moved.append((at, item))
     moved.sort(key=lambda line: line[0])
 
-    without = ("maintd.drain.started.v1",)  # which of two servers begins a drain may differ, not that it begins
-    one, other = gist_of(story), gist(played(moved))
-    assert {k: n for k, n in one.items() if k[0] not in without} == {
-        k: n for k, n in other.items() if k[0] not in without
-    }
+    def but(events: Counter[tuple[object, ...]]) -> Counter[tuple[object, ...]]:
+        """Which of two servers begins a drain may differ, not that it begins; and Nova's word for an end is there only
+        where its API spoke before its bus.
+        """
+        left: Counter[tuple[object, ...]] = Counter()
+        for key, times in events.items():
+            left[key[:-1] if key[0] != "maintd.drain.started.v1" else key[:1]] += times
+        return left
 
-
-def test_the_stories_are_there() -> None:
-    """All ten stories are held: an empty folder would prove nothing."""
-    assert len(STORIES) == 10
+    assert but(gist_of(story)) == but(gist(played(moved)))
