@@ -1,11 +1,13 @@
 """How servers move: live migration, cold migration and resize, evacuation, with all the ways in which they end.
 
 Order, publishers, stale hosts and allocations are those of recordings of a real Nova, which tests/simulator holds this
-against. Not here: cross-cell moves, a destination that dies under a live migration.
+against. Not here: what can go wrong with a move between cells, or its revert; a destination that dies under a live
+migration.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from maintd.simulator import notifications as wire
@@ -265,9 +267,15 @@ class Moves(State):
     # cold migration and resize
 
     def migrate(
-        self, server_id: str, host: str | None = None, *, flavor: str | None = None, request: Request | None = None
+        self,
+        server_id: str,
+        host: str | None = None,
+        *,
+        flavor: str | None = None,
+        cross_cell: bool = False,
+        request: Request | None = None,
     ) -> None:
-        """`migrate`, or `resize` when a flavor (name or id) is given.
+        """`migrate`, or `resize` when a flavor (name or id) is given; `cross_cell` where it leads into another cell.
 
         A resize with its own host as `host` stays there, as Nova does it where `allow_resize_to_same_host` is set: the
         same steps, source and destination alike.
@@ -286,12 +294,15 @@ class Moves(State):
             request = request or self.new_request()
             copy = self._load(server)
             self._save(server, copy, request, task_state="resize_prep")
-            self._go(server, self._cold(server, copy, host, new, request), server.host)
+            self._go(server, self._cold(server, copy, host, new, cross_cell, request), server.host)
 
-    def _cold(self, server: Server, copy: Copy, wanted: str | None, flavor: Flavor, request: Request) -> Steps:
+    def _cold(
+        self, server: Server, copy: Copy, wanted: str | None, flavor: Flavor, cross_cell: bool, request: Request
+    ) -> Steps:
         t = self.timing
         yield t.rpc_s
         row = self._new_migration(server, "migration" if flavor is server.flavor else "resize", "pre-migrating", flavor)
+        row.cross_cell = cross_cell
         source = row.source or ""
         self._hold_by_migration(row)
         yield t.schedule_s
@@ -337,7 +348,11 @@ class Moves(State):
             self._give_back(row)
             return
         self._row(row, status="post-migrating")
-        self._save(server, copy, request, host=destination, task_state="resize_migrated")
+        if cross_cell:
+            self._save(server, copy, request, task_state="resize_migrated")
+        else:
+            self._save(server, copy, request, host=destination, task_state="resize_migrated")
+        left_behind = replace(copy)
         yield t.step_s
         self._act("resize.end", source, copy, request)
         yield t.rpc_s
@@ -352,9 +367,33 @@ class Moves(State):
             yield from self._move_failed(server, copy, row, destination, request, "finish_migration")
             return
         self._row(row, status="finished")
+        if cross_cell:
+            self._place(server, destination)
         self._save(server, copy, request, state="resized", task_state=None)
         yield t.step_s
         self._act("resize_finish.end", destination, copy, request)
+        if cross_cell:
+            yield t.step_s
+            self._hide(server, left_behind, source, request)
+        if t.resize_confirm_window_s > 0:
+            self.call_later(t.resize_confirm_window_s, lambda: self._confirm_unasked(server, row))
+
+    def _hide(self, server: Server, left_behind: Copy, source: str, request: Request) -> None:
+        """Between cells: the row of the source's cell stays as it was left, and is hidden; its disks are there too."""
+        self.hosts[source].hidden[server.id] = server
+        if self.timing.notify_on_state_change:
+            self._emit(
+                "instance.update",
+                f"nova-compute:{self.controller}",
+                wire.instance_update(left_behind, request, left_behind.state, left_behind.task_state, self.now()),
+                request,
+            )
+
+    def _confirm_unasked(self, server: Server, row: Migration) -> None:
+        """`resize_confirm_window` is over: the destination's timer confirms what nobody has confirmed or reverted."""
+        with suppress(Refused):
+            if row.status == "finished" and self.hosts[row.destination or ""].killed_at is None:
+                self.confirm(server.id, self.new_request(periodic=True))
 
     def _move_failed(
         self, server: Server, copy: Copy, row: Migration, host: str, request: Request, operation: str
@@ -384,12 +423,20 @@ class Moves(State):
         t, source = self.timing, row.source or ""
         yield t.rpc_s
         copy = self._load(server)
-        self._act("resize_confirm.start", source, copy, request)
+        at_source, publisher = copy, source
+        if row.cross_cell:  # a conductor says both, and the first of the source cell's row
+            at_source = replace(
+                copy, host=source, node=row.source_node, state=row.was_state, task_state="resize_migrated"
+            )
+            publisher = self.controller
+        self._act("resize_confirm.start", publisher, at_source, request)
         yield t.rpc_s + float(self.knobs.of("confirm", source, server).get("seconds", 0.0))
+        if row.cross_cell:
+            self.hosts[source].hidden.pop(server.id, None)
         self._row(row, status="confirmed")
         self._save(server, copy, request, state=row.was_state, task_state=None)
         yield t.step_s
-        self._act("resize_confirm.end", source, copy, request)
+        self._act("resize_confirm.end", publisher, copy, request)
         yield t.step_s
         self._free(source, row.uuid)
         self._save(server, copy, request)
@@ -399,6 +446,8 @@ class Moves(State):
         with self.lock:
             server = self._ready(server_id, "revertResize", ("resized",))
             row = self._finished(server)
+            if row.cross_cell:
+                raise Refused(400, "The simulator cannot revert a move between cells.")
             request = request or self.new_request()
             copy = self._load(server)
             self._save(server, copy, request, task_state="resize_reverting")

@@ -113,6 +113,7 @@ class Migration:
     disk_processed: int | None = None
     disk_remaining: int | None = None
     was_state: str = "active"
+    cross_cell: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -134,6 +135,8 @@ class Host:
 
     `residue` is what is left of servers that were evacuated from here, or deleted behind a dead compute's back;
     `strays` are files of servers that a failed resize took elsewhere. Nova removes those only with the server.
+    `hidden` are rows of servers that were resized into another cell and wait to be confirmed. `nodes` are the further
+    compute nodes of a service that has several, as Ironic's have.
     """
 
     name: str
@@ -147,6 +150,8 @@ class Host:
     children: list[Provider] = field(default_factory=list)
     residue: set[str] = field(default_factory=set)
     strays: set[str] = field(default_factory=set)
+    hidden: dict[str, Server] = field(default_factory=dict)
+    nodes: list[Provider] = field(default_factory=list)
     disabled: bool = False
     disabled_reason: str | None = None
     forced_down: bool = False
@@ -169,6 +174,7 @@ class Timing:
     concurrent_live_migrations: int = 1
     concurrent_builds: int = 10
     reclaim_interval_s: float = 0.0
+    resize_confirm_window_s: float = 0.0
     shelved_offload_s: float = 0.0
     shared_storage: bool = True
     permit_post_copy: bool = False
