@@ -99,8 +99,8 @@ class InProcess(BaseAdapter):
 # -- what is kept of what was said ------------------------------------------------------------------------------------
 
 NOTIFIED = frozenset(
-    "uuid tenant_id display_name host state task_state updated_at progress request_id fault exception exception_message "
-    "instance_uuid reason binary disabled disabled_reason forced_down".split()
+    "uuid tenant_id display_name host state task_state updated_at progress request_id fault exception "
+    "exception_message instance_uuid reason binary disabled disabled_reason forced_down".split()
 )
 ANSWERED = frozenset(
     "id uuid name status tenant_id updated progress fault message code OS-EXT-SRV-ATTR:host OS-EXT-STS:task_state "
@@ -175,9 +175,7 @@ class Stage:
         """maintd is started beside the cloud as it now is, and reads it for the first time."""
         numbers = itertools.count(1)
         self.fleet.put(Knowledge(memory_since=self.clock.now()))
-        self._door = Admission(
-            self.fleet, clock=self.clock, ids=lambda: f"{next(numbers):012d}", installation="main"
-        )
+        self._door = Admission(self.fleet, clock=self.clock, ids=lambda: f"{next(numbers):012d}", installation="main")
         options = {
             "auth_type": "admin_token",
             "endpoint": f"{URL}/compute/v2.1",
@@ -209,7 +207,7 @@ class Stage:
             self.wait(1.0)
 
     def prove(self) -> None:
-        """Let maintd look as it wants to, and at every closed host twice more, when all that is late must be through."""
+        """Let maintd look as it wants to, and at each closed host twice more, when all that is late must be through."""
         self.settle()
         self.wait(max(0.0, self._heard_at + 31.0 - self.clock.now()))
         for _ in range(2):
