@@ -379,3 +379,101 @@ def error_servers(stage: Stage) -> None:
     stage.prove()
     stage.cloud.delete(two.id)
     stage.prove()
+
+
+@story("a server is resized on its own host; the host is closed before that is confirmed, and the server migrated")
+def resize_same_host(stage: Stage) -> None:
+    server = stage.server(H, "one")
+    stage.begin()
+    stage.cloud.migrate(server.id, H, flavor="m1.medium")
+    stage.settle()
+    stage.wait(2.0)
+    stage.cloud.disable(H, "maintenance")
+    stage.prove()
+    stage.cloud.confirm(server.id)
+    stage.prove()
+    stage.cloud.live_migrate(server.id)
+    stage.prove()
+
+
+@story(
+    "nobody confirms a cold migration; resize_confirm_window does, without a request id", resize_confirm_window_s=90.0
+)
+def cold_auto_confirm(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.migrate(server.id)
+    stage.wait(35.0)
+    stage.look(H)
+    stage.wait(16.0)
+    stage.look(H)
+    stage.prove()
+
+
+@story("a resize into another cell, unconfirmed: only the hypervisor call shows what is left; then it is confirmed")
+def cross_cell(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.migrate(server.id, flavor="m1.medium", cross_cell=True)
+    stage.prove()
+    stage.cloud.confirm(server.id)
+    stage.prove()
+
+
+@story("a service with two compute nodes, as Ironic's have, and nothing on either")
+def several_nodes(stage: Stage) -> None:
+    stage.cloud.add_node(H, "node-2.sim.test")
+    (server,) = closed(stage, "one")
+    stage.cloud.delete(server.id)
+    stage.prove()
+
+
+@story("a build fails elsewhere and is done again on a host that was closed, and proven empty, long before", hosts=2)
+def build_rescheduled(stage: Stage) -> None:
+    stage.server(H, "one")
+    stage.begin()
+    stage.cloud.knobs.set("spawn", host="cmp-02", seconds=80, reschedule=True)
+    stage.cloud.knobs.set("spawn", host=H, seconds=20)
+    built = stage.cloud.create("two")
+    stage.wait(2.0)
+    assert built.host == "cmp-02"
+    stage.cloud.disable(H, "maintenance")
+    stage.wait(1.0)
+    stage.cloud.knobs.set("live_migration", seconds=1)
+    for server in list(stage.cloud.hosts[H].servers.values()):
+        stage.cloud.live_migrate(server.id)
+    stage.settle(6.0)
+    stage.prove(at_rest=False)
+    assert built.host == "cmp-02"
+    stage.prove()
+    stage.cloud.delete(built.id)
+    stage.prove()
+
+
+@story("an offloaded server was on its way to the host when that was closed, and arrives; then it is migrated away")
+def unshelve_late(stage: Stage) -> None:
+    server = stage.server(H, "one")
+    stage.server("cmp-02", "two")
+    stage.begin()
+    stage.cloud.shelve(server.id)
+    stage.settle()
+    stage.cloud.knobs.set("spawn", seconds=60)
+    stage.cloud.unshelve(server.id)
+    stage.cloud.advance(stage.clock.now() + 0.35)  # scheduled, and the compute has not said a word yet
+    stage.cloud.disable(H, "maintenance")
+    stage.wait(40.0)
+    stage.look(H)
+    stage.wait(16.0)
+    stage.look(H)
+    stage.prove()
+    stage.cloud.live_migrate(server.id)
+    stage.prove()
+
+
+@story("a host is emptied, opened, closed again as it is, and emptied again")
+def closed_again(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.live_migrate(server.id)
+    stage.prove()
+    stage.cloud.enable(H)
+    stage.wait(35.0)
+    stage.cloud.disable(H, "maintenance")
+    stage.prove()
