@@ -43,7 +43,15 @@ class Moves(State):
         job.process = process
         self._hold_by_migration(row)
         yield t.schedule_s
-        chosen = self._schedule(copy, request, wanted, avoid=(source,))
+        rejected = [source]
+        chosen = self._schedule(copy, request, wanted, avoid=rejected)
+        while chosen is not None and self.knobs.of("check", chosen.name, server).get("fail"):
+            self._allocate(chosen, server.id, server.flavor)
+            yield t.rpc_s
+            self._exception(chosen.name, request, "check told to fail", "check_can_live_migrate_destination")
+            self._free(chosen.name, server.id)
+            rejected.append(chosen.name)
+            chosen = self._schedule(copy, request, wanted, avoid=rejected)
         if chosen is None or not self.is_up(self.hosts[source]):
             self._give_back(row)
             self._row(row, status="error")

@@ -184,13 +184,14 @@ class Timing:
 class Knobs:
     """How operations go: `mode`, `seconds`, `fail`, `floor`, `report_s`, set for all, for a host or for a server.
 
-    Operations: spawn, destroy, snapshot, migrate_disk, finish_migration, confirm, pre_live_migration, live_migration,
-    post_at_destination. A live migration takes a mode, read again at each tick so that a stuck one can be freed:
-    `converge` and `slow` fall evenly to nothing in `seconds`; `stuck` falls to `floor` and then nothing moves, though
-    the unchanged numbers are still written (so `instance.update` still comes); `silent` writes nothing any more;
-    `diverge` falls and climbs for ever while the bytes processed grow; `fail` rolls back after `seconds`; `error`
-    raises out of the driver after `seconds`. Forced to complete where `Timing.permit_post_copy` holds, it is in
-    `running (post-copy)` for `post_copy_s` first.
+    Operations: spawn, destroy, snapshot, migrate_disk, finish_migration, confirm, check (whether a live migration can
+    come here; where not, the scheduler is asked again), pre_live_migration, live_migration, post_at_destination. A
+    live migration takes a mode, read again at each tick so that a stuck one can be freed: `converge` and `slow` fall
+    evenly to nothing in `seconds`; `stuck` falls to `floor` and then nothing moves, though the unchanged numbers are
+    still written (so `instance.update` still comes); `silent` writes nothing any more; `diverge` falls and climbs for
+    ever while the bytes processed grow; `fail` rolls back after `seconds`; `error` raises out of the driver after
+    `seconds`. Forced to complete where `Timing.permit_post_copy` holds, it is in `running (post-copy)` for
+    `post_copy_s` first.
     """
 
     def __init__(self) -> None:
