@@ -296,6 +296,7 @@ class _Cloud(CloudConfig):
 
 def main(names: list[str]) -> int:
     """Make the stories of these names, or all."""
+    from tests.recordings.cases import draw
     from tests.recordings.stories import STORIES
 
     wrong = [name for name in names if name not in STORIES]
@@ -306,6 +307,7 @@ def main(names: list[str]) -> int:
         text = STORIES[name].play(name).text()
         (HERE / f"{name}.jsonl").write_text(text)
         print(f"{name}.jsonl  {text.count(chr(10))} lines, {len(text) // 1024} kB")
+    draw(HERE / "README.md")
     return 0
 
 

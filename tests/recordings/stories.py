@@ -136,6 +136,17 @@ def lm_source_restarted(stage: Stage) -> None:
     stage.prove()
 
 
+@story("the only other host turns a live migration down when it is checked: nothing but errors says so; then it goes")
+def lm_precheck_failure(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.knobs.set("check", host="cmp-02", fail=True)
+    stage.cloud.live_migrate(server.id)
+    stage.prove()
+    stage.cloud.knobs.clear()
+    stage.cloud.live_migrate(server.id)
+    stage.prove()
+
+
 @story("a live migration is rolled back, another fails before it begins, a third finds no valid host; then all go",
        hosts=2)  # fmt: skip
 def lm_failures(stage: Stage) -> None:

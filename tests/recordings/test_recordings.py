@@ -18,6 +18,8 @@ from maintd.domain.model import Policy
 from maintd.ingest.recording import Recording
 from maintd.ingest.replay import replay
 from maintd.nova.notifications import Notification
+from tests.recordings.cases import CASES, REAL, with_table
+from tests.recordings.stories import STORIES
 
 HERE = Path(__file__).parent
 FOUND = sorted(path.stem for path in HERE.glob("*.jsonl"))
@@ -145,3 +147,33 @@ def test_a_little_lateness_changes_nothing(story: str, seed: int) -> None:
         return left
 
     assert but(gist_of(story)) == but(gist(played(moved)))
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_the_daemon_says_the_same_of_hosts(story: str) -> None:
+    """Whether it waits for the API's word on migrations, as the daemon does, or not: the same hosts are emptied."""
+    events = played(lines_of(story), Policy(has_cloud=True))
+    of_hosts = {key: n for key, n in gist_of(story).items() if str(key[0]).startswith("maintd.host.")}
+
+    assert of_hosts == {key: n for key, n in gist(events).items() if str(key[0]).startswith("maintd.host.")}
+
+
+@pytest.mark.parametrize("story", ["lm-drained", "evac-failures"])
+def test_a_story_is_made_of_the_same_bytes(story: str) -> None:
+    """Played twice, a story makes the same recording."""
+    assert STORIES[story].play(story).text() == STORIES[story].play(story).text()
+
+
+@pytest.mark.parametrize(("case", "stories"), CASES)
+def test_every_way_has_its_recording(case: str, stories: tuple[str, ...]) -> None:
+    """Each way in which a server leaves, comes back or seems to have left happens in a recording."""
+    assert stories
+    assert set(stories) <= set(FOUND)
+
+
+def test_every_recording_is_known() -> None:
+    """All recordings are real or made, none is missing or forgotten, and the README's table is as drawn."""
+    assert sorted([*REAL, *STORIES]) == FOUND
+    text = (HERE / "README.md").read_text()
+
+    assert with_table(text) == text
