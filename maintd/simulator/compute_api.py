@@ -445,7 +445,8 @@ class Compute:
         host = options.get("host")
         match action:
             case "os-migrateLive":
-                cloud.live_migrate(server_id, host, request)
+                force = call.version < (2, 68) and options.get("force") in (True, "True", "true")
+                cloud.live_migrate(server_id, host, request, force=force)
             case "migrate":
                 cloud.migrate(server_id, host, request=request)
             case "resize":
@@ -472,6 +473,8 @@ class Compute:
                 cloud.delete(server_id, force=True, request=request)
             case "restore":
                 cloud.restore(server_id, request)
+            case "os-resetState":
+                cloud.reset_state(server_id, str(options.get("state")), request)
             case _:
                 raise Refused(400, f"There is no such action: {action}")
         return 202, None

@@ -155,6 +155,12 @@ class Lifecycle(Moves):
         self._save(server, copy, request, state="active", task_state=None, power_state="running")
         yield from self._deleting(server, asked, request)
 
+    def reset_state(self, server_id: str, state: str = "error", request: Request | None = None) -> None:
+        """`os-resetState`: nothing but the row changes."""
+        with self.lock:
+            server = self.find_server(server_id)
+            self._save(server, self._load(server), request or self.new_request(), state=state, task_state=None)
+
     # power, shelving
 
     def stop_server(self, server_id: str, request: Request | None = None) -> None:
@@ -283,7 +289,8 @@ class Lifecycle(Moves):
     def delete(self, server_id: str, *, force: bool = False, request: Request | None = None) -> None:
         """`DELETE /servers/{id}`, or `forceDelete`. On a dead host it is done at once by the API, and the guest stays.
 
-        A forced delete on a dead host sends no message at all.
+        A forced delete on a dead host sends no message at all. A server that waits to be confirmed is confirmed first,
+        and where its source does not answer, the call fails (`Refused` 500) and nothing is deleted.
         """
         with self.lock:
             server = self.find_server(server_id)
@@ -295,6 +302,10 @@ class Lifecycle(Moves):
             if server.state == "building" and host is not None and self.is_up(host):
                 self._save(server, self._load(server), request, task_state="deleting")
                 return  # the build goes on, and sees it at its end
+            row = next((row for row in self.migrations_of.get(server_id, ()) if row.status == "finished"), None)
+            if row is not None and self.hosts[row.source or ""].killed_at is not None:
+                self._save(server, self._load(server), request, task_state="deleting", progress=0)
+                raise Refused(500, "Unexpected API Error. The compute did not answer in time.")
             for process in [p for p in self._processes if p.server_id == server_id]:
                 self._end(process)
             if host is None or not self.is_up(host):

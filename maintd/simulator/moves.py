@@ -22,8 +22,12 @@ class Moves(State):
 
     # live migration
 
-    def live_migrate(self, server_id: str, host: str | None = None, request: Request | None = None) -> None:
-        """`os-migrateLive`; the migration's row appears when the conductor gets to it."""
+    def live_migrate(
+        self, server_id: str, host: str | None = None, request: Request | None = None, *, force: bool = False
+    ) -> None:
+        """`os-migrateLive`; the migration's row appears when the conductor gets to it. `force` (2.30 to 2.67) asks no
+        scheduler whether the host may be used, so it leads onto a closed one.
+        """
         with self.lock:
             server = self._ready(server_id, "os-migrateLive", ("active", "paused"))
             if host is not None and host == server.host:
@@ -31,9 +35,9 @@ class Moves(State):
             request = request or self.new_request()
             copy = self._load(server)
             self._save(server, copy, request, task_state="migrating")
-            self._go(server, self._live(server, copy, host, request), server.host)
+            self._go(server, self._live(server, copy, host, force, request), server.host)
 
-    def _live(self, server: Server, copy: Copy, wanted: str | None, request: Request) -> Steps:
+    def _live(self, server: Server, copy: Copy, wanted: str | None, force: bool, request: Request) -> Steps:
         t = self.timing
         yield t.rpc_s
         row = self._new_migration(server, "live-migration", "accepted")
@@ -44,7 +48,8 @@ class Moves(State):
         self._hold_by_migration(row)
         yield t.schedule_s
         rejected = [source]
-        chosen = self._schedule(copy, request, wanted, avoid=rejected)
+        forced = self.hosts.get(wanted or "") if force else None
+        chosen = forced or self._schedule(copy, request, wanted, avoid=rejected)
         while chosen is not None and self.knobs.of("check", chosen.name, server).get("fail"):
             self._allocate(chosen, server.id, server.flavor)
             yield t.rpc_s

@@ -296,3 +296,34 @@ def test_a_resize_between_cells_leaves_a_hidden_row_on_its_source() -> None:
     assert ["nova-compute:ctl-01"] * 2 == [inner["publisher_id"] for inner in confirms]
     assert ["cmp-01", "cmp-02"] == [inner["payload"]["nova_object.data"]["host"] for inner in confirms]
     assert not source.hidden and not source.provider.allocations
+
+
+def test_a_forced_live_migration_leads_onto_a_closed_host() -> None:
+    """Nobody asks the scheduler, so nothing keeps it away."""
+    cloud = Cloud(ManualClock(T0))
+    cloud.fill(2, 1)
+    server = next(iter(cloud.hosts["cmp-02"].servers.values()))
+    cloud.disable("cmp-01")
+    cloud.live_migrate(server.id, "cmp-01")
+    cloud.settle()
+    assert "cmp-02" == server.host
+    cloud.live_migrate(server.id, "cmp-01", force=True)
+    cloud.settle()
+
+    assert "cmp-01" == server.host
+
+
+def test_what_a_dead_source_cannot_confirm_is_not_deleted() -> None:
+    """The delete of an unconfirmed server asks the source first; where that is dead, the call fails, and all stays."""
+    cloud = Cloud(ManualClock(T0))
+    cloud.fill(2, 1)
+    server = next(iter(cloud.hosts["cmp-01"].servers.values()))
+    cloud.migrate(server.id)
+    cloud.settle()
+    cloud.kill_compute("cmp-01")
+    with pytest.raises(Refused, match="did not answer"):
+        cloud.delete(server.id)
+    cloud.settle()
+
+    assert "deleting" == server.task_state and server.deleted_at is None
+    assert server.id in cloud.physically_on("cmp-01")
