@@ -35,11 +35,12 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 
 from maintd.clock import ManualClock
 from maintd.config import CloudConfig
+from maintd.domain.events import instant_text
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Knowledge, Policy
 from maintd.ingest.admit import Admission
 from maintd.ingest.polls import Polls
-from maintd.ingest.recording import answer_line, notification_line
+from maintd.ingest.recording import answer_line
 from maintd.nova.answers import Answer
 from maintd.nova.api import NovaApi
 from maintd.nova.notifications import read_wire
@@ -141,6 +142,14 @@ def cut_answer(body: Any) -> Any:
     if isinstance(held, Mapping):
         return {"allocations": {consumer: {} for consumer in held}}
     return {k: cut_answer(v) for k, v in body.items() if k in ANSWERED}
+
+
+def wire_line(at: str, routing_key: str, inner: Json) -> str:
+    """The line of a notification, with its newline."""
+    message = json.dumps(inner, separators=(",", ":"))
+    body = json.dumps({"oslo.version": "2.0", "oslo.message": message}, separators=(",", ":"))
+    fields = {"at": at, "kind": "notification", "routing_key": routing_key, "body": body}
+    return json.dumps(fields, separators=(",", ":")) + "\n"
 
 
 # -- the stage --------------------------------------------------------------------------------------------------------
@@ -269,10 +278,9 @@ class Stage:
         self._heard_at = now
         if self._door is None or inner["event_type"].startswith("scheduler."):
             return
-        message = json.dumps(cut_notification(inner), separators=(",", ":"))
-        body = json.dumps({"oslo.version": "2.0", "oslo.message": message}, separators=(",", ":"))
-        self.lines.append(notification_line(now, routing_key, body))
-        self._door.admit_notifications([read_wire(body, received_at=now)])
+        line = wire_line(instant_text(now), routing_key, cut_notification(inner))
+        self.lines.append(line)
+        self._door.admit_notifications([read_wire(json.loads(line)["body"], received_at=now)])
 
     def _answered(self, answer: Answer) -> None:
         self.lines.append(answer_line(replace(answer, body=cut_answer(answer.body))))

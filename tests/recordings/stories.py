@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from maintd.simulator.model import Server
+from maintd.simulator.model import Refused, Server
 from tests.recordings.make import Stage
 
 
@@ -487,4 +488,32 @@ def closed_again(stage: Stage) -> None:
     stage.cloud.enable(H)
     stage.wait(35.0)
     stage.cloud.disable(H, "maintenance")
+    stage.prove()
+
+
+@story("an emptied host is filled again by a live migration that asks no scheduler, and emptied again")
+def refilled(stage: Stage) -> None:
+    (server,) = closed(stage, "one")
+    stage.cloud.live_migrate(server.id)
+    stage.prove()
+    stage.cloud.live_migrate(server.id, H, force=True)
+    stage.prove()
+    stage.cloud.live_migrate(server.id)
+    stage.prove()
+
+
+@story("a server's move waits to be confirmed when its source dies; deleting the server fails, for nobody can confirm")
+def cold_source_dead(stage: Stage) -> None:
+    server = stage.server(H, "one")
+    stage.begin()
+    stage.cloud.migrate(server.id)
+    stage.settle()
+    stage.cloud.kill_compute(H)
+    stage.wait(1.0)
+    stage.cloud.set_service(H, forced_down=True)
+    stage.wait(1.0)
+    stage.cloud.disable(H, "dead")
+    stage.wait(35.0)
+    with suppress(Refused):
+        stage.cloud.delete(server.id)
     stage.prove()
