@@ -105,7 +105,7 @@ NOTIFIED = frozenset(
 )
 ANSWERED = frozenset(
     "id uuid name status tenant_id updated progress fault message code OS-EXT-SRV-ATTR:host OS-EXT-STS:task_state "
-    "OS-EXT-STS:vm_state OS-EXT-STS:power_state binary host state updated_at disabled_reason forced_down service "
+    "OS-EXT-STS:vm_state OS-EXT-STS:power_state OS-SRV-USG:terminated_at binary host state updated_at disabled_reason forced_down service "
     "hypervisor_hostname servers server hypervisors hypervisor services migrations resource_providers allocations "
     "traits itemNotFound source_compute dest_compute instance_uuid migration_type project_id created_at server_uuid "
     "memory_total_bytes memory_processed_bytes memory_remaining_bytes disk_total_bytes disk_processed_bytes "
