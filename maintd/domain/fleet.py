@@ -144,7 +144,8 @@ class Fleet:
         return tuple(self._migrations[key] for key in self._migrations_of.get(server_id, ()))
 
     def open_migrations(self) -> Iterator[Migration]:
-        return (self._migrations[key] for key in self._open)
+        """All open migrations, in a stable order."""
+        return (self._migrations[key] for key in sorted(self._open))
 
     def open_migrations_on(self, host: str) -> tuple[Migration, ...]:
         """Open migrations that the host is source or destination of, in a stable order."""

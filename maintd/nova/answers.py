@@ -684,7 +684,11 @@ class PassTracker:
         """The beginning of the answer's pass, as of when its first question was sent; None if it had begun already."""
         if answer.purpose != "verify" or answer.host is None or answer.pass_number is None:
             return None
-        if self._passes.get(answer.host) == answer.pass_number:
+        known = self._passes.get(answer.host)
+        if answer.error is not None or answer.request.startswith("GET /os-services"):
+            self._passes.pop(answer.host, None)  # its last answer; once the host was opened, numbers begin anew
+        else:
+            self._passes[answer.host] = answer.pass_number
+        if known == answer.pass_number:
             return None
-        self._passes[answer.host] = answer.pass_number
         return PassBegun(answer.since, BECAUSE_API, answer.host, answer.pass_number)

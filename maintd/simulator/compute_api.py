@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from maintd.simulator.calls import IDENT, Answer, Call, Faults, dispatch, routes, row_time
-from maintd.simulator.model import Cloud, Host, Migration, Refused, Server
+from maintd.simulator.model import Cloud, Host, Migration, Provider, Refused, Server
 from maintd.simulator.notifications import Flavor, Json, seconds_text
 
 POWER = {"pending": 0, "running": 1, "paused": 3, "shutdown": 4, "crashed": 6, "suspended": 7}
@@ -445,7 +445,8 @@ class Compute:
         host = options.get("host")
         match action:
             case "os-migrateLive":
-                cloud.live_migrate(server_id, host, request)
+                force = call.version < (2, 68) and options.get("force") in (True, "True", "true")
+                cloud.live_migrate(server_id, host, request, force=force)
             case "migrate":
                 cloud.migrate(server_id, host, request=request)
             case "resize":
@@ -472,6 +473,8 @@ class Compute:
                 cloud.delete(server_id, force=True, request=request)
             case "restore":
                 cloud.restore(server_id, request)
+            case "os-resetState":
+                cloud.reset_state(server_id, str(options.get("state")), request)
             case _:
                 raise Refused(400, f"There is no such action: {action}")
         return 202, None
@@ -714,11 +717,11 @@ class Compute:
         self.cloud.delete_service(known.name, call.request)
         return 204, None
 
-    def _hypervisor_body(self, call: Call, host: Host, *, detail: bool, with_servers: bool) -> Json:
+    def _hypervisor_body(self, call: Call, host: Host, node: Provider, *, detail: bool, with_servers: bool) -> Json:
         cloud = self.cloud
         body: Json = {
-            "id": host.provider.uuid if call.version >= (2, 53) else host.seq,
-            "hypervisor_hostname": host.node,
+            "id": node.uuid if call.version >= (2, 53) else host.seq,
+            "hypervisor_hostname": node.name,
             "state": "up" if cloud.is_up(host) else "down",
             "status": "disabled" if host.disabled else "enabled",
         }
@@ -736,7 +739,7 @@ class Compute:
             if call.version >= (2, 88):
                 body["uptime"] = None
             else:
-                held: list[Flavor] = list(host.provider.allocations.values())
+                held: list[Flavor] = list(node.allocations.values())
                 memory, disk = sum(f.memory_mb for f in held) + 512, sum(f.disk_gb for f in held)
                 body |= {
                     "vcpus": 64,
@@ -758,8 +761,9 @@ class Compute:
                         "topology": {"cores": 1, "threads": 1, "sockets": 4},
                     },
                 }
-        if with_servers and (host.servers or call.version >= (2, 75)):
-            body["servers"] = [{"name": f"instance-{row.seq:08x}", "uuid": row.id} for row in host.servers.values()]
+        rows = [*host.servers.values(), *host.hidden.values()]
+        if with_servers and (rows or call.version >= (2, 75)):
+            body["servers"] = [{"name": f"instance-{row.seq:08x}", "uuid": row.id} for row in rows]
         return body
 
     def _hypervisors_detail(self, call: Call) -> Answer:
@@ -770,33 +774,34 @@ class Compute:
 
     def _hypervisor_list(self, call: Call, path: str, *, detail: bool) -> Answer:
         pattern = call.one("hypervisor_hostname_pattern") if call.version >= (2, 53) else None
-        rows = [host for host in self.cloud.hosts.values() if not host.in_down_cell]
+        hosts = [host for host in self.cloud.hosts.values() if not host.in_down_cell]
+        rows = [(host, node) for host in hosts for node in (host.provider, *host.nodes)]
         if pattern is not None:
             if call.version < (3, 0) and (call.one("limit") or call.one("marker")):
                 raise Refused(
                     400,
                     "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported.",
                 )
-            rows = [host for host in rows if pattern in host.node]
+            rows = [(host, node) for host, node in rows if pattern in node.name]
             if not rows:
                 raise Refused(404, f"No hypervisor matching '{pattern}' could be found.")
         paged = call.version >= (2, 33) and pattern is None
         limit = self._limit(call) if paged else 10**9
         marker = call.one("marker") if paged else None
         if marker is not None:
-            at = next((n for n, host in enumerate(rows) if host.provider.uuid == marker), None)
+            at = next((n for n, (_, node) in enumerate(rows) if node.uuid == marker), None)
             if at is None:
                 raise Refused(400, f"marker [{marker}] not found")
             rows = rows[at + 1 :]
         page = rows[:limit]
         answer: Json = {
             "hypervisors": [
-                self._hypervisor_body(call, host, detail=detail, with_servers=call.flag("with_servers"))
-                for host in page
+                self._hypervisor_body(call, host, node, detail=detail, with_servers=call.flag("with_servers"))
+                for host, node in page
             ]
         }
         if page and len(page) == limit:
-            answer |= self._next(call, "hypervisors", path, page[-1].provider.uuid)
+            answer |= self._next(call, "hypervisors", path, page[-1][1].uuid)
         return 200, answer
 
     def _hypervisor(self, call: Call, ident: str) -> Answer:
@@ -805,7 +810,8 @@ class Compute:
             raise Refused(404, f"Hypervisor with ID '{ident}' could not be found.")
         if host.in_down_cell:
             raise Refused(500, "Unexpected API Error. The cell of this hypervisor cannot be reached.")
-        body = self._hypervisor_body(call, host, detail=True, with_servers=call.flag("with_servers"))
+        node = next((node for node in host.nodes if node.uuid == ident), host.provider)
+        body = self._hypervisor_body(call, host, node, detail=True, with_servers=call.flag("with_servers"))
         return 200, {"hypervisor": body}
 
     def _flavors(self, call: Call) -> Answer:

@@ -4,8 +4,8 @@
 telling), `moves`, `lifecycle`, and here the compute services and what goes wrong with them. Each operation is a
 generator that does what Nova's processes do, with a pause where Nova would take time.
 
-What it is not: no network, no volumes, no cells (a down cell is pretended), no retries by the scheduler, no crash of a
-destination in mid-move. Times between steps are constants near those measured on a real Nova (`Timing`).
+What it is not: no network, no volumes, hardly any cells (a down one is pretended), no retries by the scheduler, no
+crash of a destination in mid-move. Times between steps are constants near those measured on a real Nova (`Timing`).
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class Cloud(Lifecycle):
                 raise Refused(409, "Unable to delete compute service that has in-progress migrations.")
             self._emit_service(host, "service.delete", request or self.new_request())
             del self.hosts[host_name]
-            self.hosts_by_provider.pop(host.provider.uuid)
+            for node in (host.provider, *host.nodes):
+                self.hosts_by_provider.pop(node.uuid)
             self.hosts_by_service.pop(host.service_id)
 
     def kill_compute(self, host_name: str) -> None:
@@ -143,9 +144,9 @@ class Cloud(Lifecycle):
         ]
 
     def _sync_trait(self, host: Host) -> None:
-        traits = host.provider.traits
-        (traits.add if host.disabled else traits.discard)("COMPUTE_STATUS_DISABLED")
-        host.provider.generation += 1
+        for node in (host.provider, *host.nodes):
+            (node.traits.add if host.disabled else node.traits.discard)("COMPUTE_STATUS_DISABLED")
+            node.generation += 1
 
     # what goes wrong in a cloud
 
@@ -163,6 +164,17 @@ class Cloud(Lifecycle):
             child = Provider(self.new_uuid(), f"{root.name}_{name}", root.uuid, root.uuid)
             self.hosts[host].children.append(child)
             return child
+
+    def add_node(self, host: str, name: str) -> Provider:
+        """One more compute node of the host's service. Servers are not told apart by node here: as with Ironic, the
+        hypervisor call lists those of the service under each.
+        """
+        with self.lock:
+            known, ident = self.hosts[host], self.new_uuid()
+            node = Provider(ident, name, ident, traits={"COMPUTE_NODE", "OWNER_NOVA"})
+            known.nodes.append(node)
+            self.hosts_by_provider[ident] = known
+            return node
 
     def lose_cell(self, hosts: Iterable[str], down: bool = True) -> None:
         """The database of these hosts' cell does not answer (or does again): the API leaves their rows out."""

@@ -1,11 +1,13 @@
 """How servers move: live migration, cold migration and resize, evacuation, with all the ways in which they end.
 
 Order, publishers, stale hosts and allocations are those of recordings of a real Nova, which tests/simulator holds this
-against. Not here: cross-cell moves, a destination that dies under a live migration.
+against. Not here: what can go wrong with a move between cells, or its revert; a destination that dies under a live
+migration.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from maintd.simulator import notifications as wire
@@ -20,8 +22,12 @@ class Moves(State):
 
     # live migration
 
-    def live_migrate(self, server_id: str, host: str | None = None, request: Request | None = None) -> None:
-        """`os-migrateLive`; the migration's row appears when the conductor gets to it."""
+    def live_migrate(
+        self, server_id: str, host: str | None = None, request: Request | None = None, *, force: bool = False
+    ) -> None:
+        """`os-migrateLive`; the migration's row appears when the conductor gets to it. `force` (2.30 to 2.67) asks no
+        scheduler whether the host may be used, so it leads onto a closed one.
+        """
         with self.lock:
             server = self._ready(server_id, "os-migrateLive", ("active", "paused"))
             if host is not None and host == server.host:
@@ -29,9 +35,9 @@ class Moves(State):
             request = request or self.new_request()
             copy = self._load(server)
             self._save(server, copy, request, task_state="migrating")
-            self._go(server, self._live(server, copy, host, request), server.host)
+            self._go(server, self._live(server, copy, host, force, request), server.host)
 
-    def _live(self, server: Server, copy: Copy, wanted: str | None, request: Request) -> Steps:
+    def _live(self, server: Server, copy: Copy, wanted: str | None, force: bool, request: Request) -> Steps:
         t = self.timing
         yield t.rpc_s
         row = self._new_migration(server, "live-migration", "accepted")
@@ -41,7 +47,16 @@ class Moves(State):
         job.process = process
         self._hold_by_migration(row)
         yield t.schedule_s
-        chosen = self._schedule(copy, request, wanted, avoid=(source,))
+        rejected = [source]
+        forced = self.hosts.get(wanted or "") if force else None
+        chosen = forced or self._schedule(copy, request, wanted, avoid=rejected)
+        while chosen is not None and self.knobs.of("check", chosen.name, server).get("fail"):
+            self._allocate(chosen, server.id, server.flavor)
+            yield t.rpc_s
+            self._exception(chosen.name, request, "check told to fail", "check_can_live_migrate_destination")
+            self._free(chosen.name, server.id)
+            rejected.append(chosen.name)
+            chosen = self._schedule(copy, request, wanted, avoid=rejected)
         if chosen is None or not self.is_up(self.hosts[source]):
             self._give_back(row)
             self._row(row, status="error")
@@ -265,9 +280,19 @@ class Moves(State):
     # cold migration and resize
 
     def migrate(
-        self, server_id: str, host: str | None = None, *, flavor: str | None = None, request: Request | None = None
+        self,
+        server_id: str,
+        host: str | None = None,
+        *,
+        flavor: str | None = None,
+        cross_cell: bool = False,
+        request: Request | None = None,
     ) -> None:
-        """`migrate`, or `resize` when a flavor (name or id) is given."""
+        """`migrate`, or `resize` when a flavor (name or id) is given; `cross_cell` where it leads into another cell.
+
+        A resize with its own host as `host` stays there, as Nova does it where `allow_resize_to_same_host` is set: the
+        same steps, source and destination alike.
+        """
         with self.lock:
             action = "migrate" if flavor is None else "resize"
             server = self._ready(server_id, action, ("active", "stopped"))
@@ -282,16 +307,20 @@ class Moves(State):
             request = request or self.new_request()
             copy = self._load(server)
             self._save(server, copy, request, task_state="resize_prep")
-            self._go(server, self._cold(server, copy, host, new, request), server.host)
+            self._go(server, self._cold(server, copy, host, new, cross_cell, request), server.host)
 
-    def _cold(self, server: Server, copy: Copy, wanted: str | None, flavor: Flavor, request: Request) -> Steps:
+    def _cold(
+        self, server: Server, copy: Copy, wanted: str | None, flavor: Flavor, cross_cell: bool, request: Request
+    ) -> Steps:
         t = self.timing
         yield t.rpc_s
         row = self._new_migration(server, "migration" if flavor is server.flavor else "resize", "pre-migrating", flavor)
+        row.cross_cell = cross_cell
         source = row.source or ""
         self._hold_by_migration(row)
         yield t.schedule_s
-        chosen = self._schedule(copy, request, wanted, avoid=(source,))
+        stays = wanted == source and flavor is not server.flavor
+        chosen = self._schedule(copy, request, wanted, avoid=() if stays else (source,))
         if chosen is None:
             self._give_back(row)
             self._row(row, status="error")
@@ -332,7 +361,11 @@ class Moves(State):
             self._give_back(row)
             return
         self._row(row, status="post-migrating")
-        self._save(server, copy, request, host=destination, task_state="resize_migrated")
+        if cross_cell:
+            self._save(server, copy, request, task_state="resize_migrated")
+        else:
+            self._save(server, copy, request, host=destination, task_state="resize_migrated")
+        left_behind = replace(copy)
         yield t.step_s
         self._act("resize.end", source, copy, request)
         yield t.rpc_s
@@ -343,13 +376,37 @@ class Moves(State):
         yield t.step_s + float(knobs.get("seconds", 0.0))
         if knobs.get("fail"):
             self._free(source, row.uuid)
-            self.hosts[source].residue.add(server.id)
+            self.hosts[source].strays.add(server.id)
             yield from self._move_failed(server, copy, row, destination, request, "finish_migration")
             return
         self._row(row, status="finished")
+        if cross_cell:
+            self._place(server, destination)
         self._save(server, copy, request, state="resized", task_state=None)
         yield t.step_s
         self._act("resize_finish.end", destination, copy, request)
+        if cross_cell:
+            yield t.step_s
+            self._hide(server, left_behind, source, request)
+        if t.resize_confirm_window_s > 0:
+            self.call_later(t.resize_confirm_window_s, lambda: self._confirm_unasked(server, row))
+
+    def _hide(self, server: Server, left_behind: Copy, source: str, request: Request) -> None:
+        """Between cells: the row of the source's cell stays as it was left, and is hidden; its disks are there too."""
+        self.hosts[source].hidden[server.id] = server
+        if self.timing.notify_on_state_change:
+            self._emit(
+                "instance.update",
+                f"nova-compute:{self.controller}",
+                wire.instance_update(left_behind, request, left_behind.state, left_behind.task_state, self.now()),
+                request,
+            )
+
+    def _confirm_unasked(self, server: Server, row: Migration) -> None:
+        """`resize_confirm_window` is over: the destination's timer confirms what nobody has confirmed or reverted."""
+        with suppress(Refused):
+            if row.status == "finished" and self.hosts[row.destination or ""].killed_at is None:
+                self.confirm(server.id, self.new_request(periodic=True))
 
     def _move_failed(
         self, server: Server, copy: Copy, row: Migration, host: str, request: Request, operation: str
@@ -379,12 +436,20 @@ class Moves(State):
         t, source = self.timing, row.source or ""
         yield t.rpc_s
         copy = self._load(server)
-        self._act("resize_confirm.start", source, copy, request)
+        at_source, publisher = copy, source
+        if row.cross_cell:  # a conductor says both, and the first of the source cell's row
+            at_source = replace(
+                copy, host=source, node=row.source_node, state=row.was_state, task_state="resize_migrated"
+            )
+            publisher = self.controller
+        self._act("resize_confirm.start", publisher, at_source, request)
         yield t.rpc_s + float(self.knobs.of("confirm", source, server).get("seconds", 0.0))
+        if row.cross_cell:
+            self.hosts[source].hidden.pop(server.id, None)
         self._row(row, status="confirmed")
         self._save(server, copy, request, state=row.was_state, task_state=None)
         yield t.step_s
-        self._act("resize_confirm.end", source, copy, request)
+        self._act("resize_confirm.end", publisher, copy, request)
         yield t.step_s
         self._free(source, row.uuid)
         self._save(server, copy, request)
@@ -394,6 +459,8 @@ class Moves(State):
         with self.lock:
             server = self._ready(server_id, "revertResize", ("resized",))
             row = self._finished(server)
+            if row.cross_cell:
+                raise Refused(400, "The simulator cannot revert a move between cells.")
             request = request or self.new_request()
             copy = self._load(server)
             self._save(server, copy, request, task_state="resize_reverting")

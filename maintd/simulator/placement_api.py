@@ -26,8 +26,12 @@ class Placement:
         """The answer to one call. Raises `Refused` when the API would say no."""
         return dispatch(self._routes, call, path)
 
-    def _tree(self, host: Host) -> list[Provider]:
-        return [host.provider, *host.children]
+    def _tree(self, host: Host, within: Provider) -> list[Provider]:
+        """The tree of a provider. Only the first node of a service can have children here."""
+        return [within] if within in host.nodes else [host.provider, *host.children]
+
+    def _all(self, host: Host) -> list[Provider]:
+        return [host.provider, *host.children, *host.nodes]
 
     def _provider_body(self, call: Call, provider: Provider) -> Json:
         base = f"/resource_providers/{provider.uuid}"
@@ -58,12 +62,12 @@ class Placement:
         rows: Iterable[Provider]
         if tree is not None:
             found = self._find_provider(tree)
-            rows = [] if found is None else self._tree(found[0])
+            rows = [] if found is None else self._tree(*found)
         elif ident is not None:
             found = self._find_provider(ident)
             rows = [] if found is None else [found[1]]
         else:
-            rows = (provider for host in self.cloud.hosts.values() for provider in self._tree(host))
+            rows = (provider for host in self.cloud.hosts.values() for provider in self._all(host))
         return 200, {
             "resource_providers": [
                 self._provider_body(call, row) for row in rows if name in (None, row.name) and ident in (None, row.uuid)
@@ -73,7 +77,7 @@ class Placement:
     def _find_provider(self, ident: str) -> tuple[Host, Provider] | None:
         host = self.cloud.hosts_by_provider.get(ident)
         if host is not None:
-            return host, host.provider
+            return host, next((node for node in host.nodes if node.uuid == ident), host.provider)
         for host in self.cloud.hosts.values():
             for child in host.children:
                 if child.uuid == ident:
@@ -113,7 +117,7 @@ class Placement:
                 "resources": {"DISK_GB": flavor.disk_gb, "MEMORY_MB": flavor.memory_mb, "VCPU": flavor.vcpus},
             }
             for host in self.cloud.hosts.values()
-            for provider in self._tree(host)
+            for provider in self._all(host)
             if (flavor := provider.allocations.get(ident)) is not None
         }
         return 200, {"allocations": found}

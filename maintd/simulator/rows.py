@@ -113,6 +113,7 @@ class Migration:
     disk_processed: int | None = None
     disk_remaining: int | None = None
     was_state: str = "active"
+    cross_cell: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -130,7 +131,13 @@ class Provider:
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """A compute service with its one compute node and the servers that say they are on it."""
+    """A compute service with its one compute node and the servers that say they are on it.
+
+    `residue` is what is left of servers that were evacuated from here, or deleted behind a dead compute's back;
+    `strays` are files of servers that a failed resize took elsewhere. Nova removes those only with the server.
+    `hidden` are rows of servers that were resized into another cell and wait to be confirmed. `nodes` are the further
+    compute nodes of a service that has several, as Ironic's have.
+    """
 
     name: str
     seq: int
@@ -142,6 +149,9 @@ class Host:
     servers: dict[str, Server] = field(default_factory=dict)
     children: list[Provider] = field(default_factory=list)
     residue: set[str] = field(default_factory=set)
+    strays: set[str] = field(default_factory=set)
+    hidden: dict[str, Server] = field(default_factory=dict)
+    nodes: list[Provider] = field(default_factory=list)
     disabled: bool = False
     disabled_reason: str | None = None
     forced_down: bool = False
@@ -164,6 +174,7 @@ class Timing:
     concurrent_live_migrations: int = 1
     concurrent_builds: int = 10
     reclaim_interval_s: float = 0.0
+    resize_confirm_window_s: float = 0.0
     shelved_offload_s: float = 0.0
     shared_storage: bool = True
     permit_post_copy: bool = False
@@ -173,13 +184,14 @@ class Timing:
 class Knobs:
     """How operations go: `mode`, `seconds`, `fail`, `floor`, `report_s`, set for all, for a host or for a server.
 
-    Operations: spawn, destroy, snapshot, migrate_disk, finish_migration, confirm, pre_live_migration, live_migration,
-    post_at_destination. A live migration takes a mode, read again at each tick so that a stuck one can be freed:
-    `converge` and `slow` fall evenly to nothing in `seconds`; `stuck` falls to `floor` and then nothing moves, though
-    the unchanged numbers are still written (so `instance.update` still comes); `silent` writes nothing any more;
-    `diverge` falls and climbs for ever while the bytes processed grow; `fail` rolls back after `seconds`; `error`
-    raises out of the driver after `seconds`. Forced to complete where `Timing.permit_post_copy` holds, it is in
-    `running (post-copy)` for `post_copy_s` first.
+    Operations: spawn, destroy, snapshot, migrate_disk, finish_migration, confirm, check (whether a live migration can
+    come here; where not, the scheduler is asked again), pre_live_migration, live_migration, post_at_destination. A
+    live migration takes a mode, read again at each tick so that a stuck one can be freed: `converge` and `slow` fall
+    evenly to nothing in `seconds`; `stuck` falls to `floor` and then nothing moves, though the unchanged numbers are
+    still written (so `instance.update` still comes); `silent` writes nothing any more; `diverge` falls and climbs for
+    ever while the bytes processed grow; `fail` rolls back after `seconds`; `error` raises out of the driver after
+    `seconds`. Forced to complete where `Timing.permit_post_copy` holds, it is in `running (post-copy)` for
+    `post_copy_s` first.
     """
 
     def __init__(self) -> None:

@@ -559,6 +559,18 @@ def test_pass_begins_before_its_first_answer() -> None:
     ]
 
 
+def test_a_pass_number_may_come_again() -> None:
+    """A host that was opened and closed again has its passes counted anew: what has ended does not hide a beginning."""
+    tracker = PassTracker()
+    first, last = verify("GET /os-migrations", {"migrations": []}), verify("GET /os-services", {"services": []})
+
+    assert isinstance(tracker.begun(first), PassBegun)
+    assert tracker.begun(last) is None
+    assert isinstance(tracker.begun(first), PassBegun)
+    assert tracker.begun(replace(first, error="it broke off")) is None
+    assert isinstance(tracker.begun(first), PassBegun)
+
+
 # -- pages ----------------------------------------------------------------------------------------------------------
 
 

@@ -250,3 +250,80 @@ def test_any_number_of_messages_in_novas_mix() -> None:
     made = [inner["event_type"] for _, inner in stories.notifications(1500)]
     assert len(made) == 1500
     assert {"instance.update", "instance.live_migration_post.end", "instance.create.end", "service.update"} <= set(made)
+
+
+def test_what_nobody_confirms_is_confirmed_by_the_destination() -> None:
+    """With resize_confirm_window set, a timer confirms; its messages have no request id, and come from the source."""
+    said: list[tuple[str, Json]] = []
+    cloud = Cloud(
+        ManualClock(T0), lambda key, inner: said.append((key, inner)), timing=Timing(resize_confirm_window_s=60.0)
+    )
+    cloud.fill(2, 1)
+    server = next(iter(cloud.hosts["cmp-01"].servers.values()))
+    cloud.migrate(server.id)
+    cloud.advance(T0 + 50.0)
+    assert "finished" == cloud.migrations_of[server.id][0].status
+    cloud.settle()
+
+    assert "confirmed" == cloud.migrations_of[server.id][0].status
+    confirmed = next(inner for _, inner in said if inner["event_type"] == "instance.resize_confirm.start")
+    assert confirmed["publisher_id"] == "nova-compute:cmp-01"
+    assert confirmed["payload"]["nova_object.data"]["request_id"] is None
+
+
+def test_a_resize_between_cells_leaves_a_hidden_row_on_its_source() -> None:
+    """Until it is confirmed, the server is the destination's, and only the hypervisor call shows the source's row; the
+    conductor confirms, in the name of a compute, first of all of the row left behind (facts 2.5)."""
+    said: list[tuple[str, Json]] = []
+    cloud = Cloud(ManualClock(T0), lambda key, inner: said.append((key, inner)))
+    cloud.fill(2, 1)
+    source = cloud.hosts["cmp-01"]
+    server = next(iter(source.servers.values()))
+    cloud.migrate(server.id, cross_cell=True)
+    cloud.settle()
+    told = [(inner["event_type"], inner["payload"]["nova_object.data"]["host"]) for _, inner in said if "host" in
+            inner["payload"]["nova_object.data"]]  # fmt: skip
+    assert ("instance.resize.end", "cmp-01") in told
+    assert ("instance.resize_finish.start", "cmp-01") in told
+    assert ("instance.resize_finish.end", "cmp-02") in told
+    assert (server.host, list(source.hidden)) == ("cmp-02", [server.id])
+    assert server.id in cloud.physically_on("cmp-01")
+    said.clear()
+    cloud.confirm(server.id)
+    cloud.settle()
+    confirms = [inner for _, inner in said if inner["event_type"].startswith("instance.resize_confirm")]
+
+    assert ["nova-compute:ctl-01"] * 2 == [inner["publisher_id"] for inner in confirms]
+    assert ["cmp-01", "cmp-02"] == [inner["payload"]["nova_object.data"]["host"] for inner in confirms]
+    assert not source.hidden and not source.provider.allocations
+
+
+def test_a_forced_live_migration_leads_onto_a_closed_host() -> None:
+    """Nobody asks the scheduler, so nothing keeps it away."""
+    cloud = Cloud(ManualClock(T0))
+    cloud.fill(2, 1)
+    server = next(iter(cloud.hosts["cmp-02"].servers.values()))
+    cloud.disable("cmp-01")
+    cloud.live_migrate(server.id, "cmp-01")
+    cloud.settle()
+    assert "cmp-02" == server.host
+    cloud.live_migrate(server.id, "cmp-01", force=True)
+    cloud.settle()
+
+    assert "cmp-01" == server.host
+
+
+def test_what_a_dead_source_cannot_confirm_is_not_deleted() -> None:
+    """The delete of an unconfirmed server asks the source first; where that is dead, the call fails, and all stays."""
+    cloud = Cloud(ManualClock(T0))
+    cloud.fill(2, 1)
+    server = next(iter(cloud.hosts["cmp-01"].servers.values()))
+    cloud.migrate(server.id)
+    cloud.settle()
+    cloud.kill_compute("cmp-01")
+    with pytest.raises(Refused, match="did not answer"):
+        cloud.delete(server.id)
+    cloud.settle()
+
+    assert "deleting" == server.task_state and server.deleted_at is None
+    assert server.id in cloud.physically_on("cmp-01")

@@ -252,6 +252,22 @@ def test_provider_tree_and_names(cloud: Cloud, http_: Http) -> None:
     assert http_("GET", f"{base}/00000000-0000-4000-8000-000000000000/allocations", "1.28")[0] == 404
 
 
+def test_a_service_with_several_nodes(cloud: Cloud, http_: Http) -> None:
+    """Each compute node is a hypervisor with the service's servers, and a provider tree of its own."""
+    node = cloud.add_node("cmp-01", "node-2")
+    listed = http_.get("/compute/v2.1/os-hypervisors/detail", "2.75")["hypervisors"]
+    assert ["cmp-01"] * 2 == [row["service"]["host"] for row in listed if row["service"]["host"] == "cmp-01"]
+    shown = http_.get(f"/compute/v2.1/os-hypervisors/{node.uuid}?with_servers=true", "2.75")["hypervisor"]
+    assert shown["hypervisor_hostname"] == "node-2"
+    assert {row["uuid"] for row in shown["servers"]} == set(cloud.hosts["cmp-01"].servers)
+    rows = http_.get(f"/placement/resource_providers?in_tree={node.uuid}", "1.14")["resource_providers"]
+    assert [row["uuid"] for row in rows] == [node.uuid]
+    assert http_.get(f"/placement/resource_providers/{node.uuid}/allocations", "1.28")["allocations"] == {}
+    cloud.disable("cmp-01")
+    traits = http_.get(f"/placement/resource_providers/{node.uuid}/traits", "1.6")["traits"]
+    assert "COMPUTE_STATUS_DISABLED" in traits
+
+
 def test_microversions_are_checked_and_echoed(rest: RestServer, http_: Http) -> None:
     """A version beyond the highest is 406; answers name the version they are in; 2.1 has no host_status."""
     status, body, headers = http_("GET", "/compute/v2.1/servers/detail?all_tenants=1", "2.69")
