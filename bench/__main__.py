@@ -28,6 +28,8 @@ ROWS = {
     "size": "bench.size",
     "latency": "bench.latency",
     "emptied": "bench.emptied",
+    "healing": "bench.healing",
+    "rolling": "bench.rolling",
 }
 
 

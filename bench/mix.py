@@ -75,7 +75,7 @@ def prepare(folder: Path, *, hosts: int, servers: int, count: int, seed: int = 1
     clock = ManualClock(float(int(time.time()) - 86400))
     cloud = Cloud(clock, lambda key, inner: made.append((key, inner)), seed=seed)
     cloud.fill(hosts, servers // hosts)
-    _keep(load.database, _entities(cloud))
+    keep(load.database, cloud)
     worked_on = tuple(random.Random(seed).sample(sorted(cloud.hosts), max(1, round(hosts * CLOSED_SHARE))))
     day = left = 0
     with load.messages.open("w", encoding="utf-8") as file:
@@ -123,12 +123,13 @@ def _entities(cloud: Cloud) -> Iterator[Entity]:
         )
 
 
-def _keep(database: Path, entities: Iterator[Entity]) -> None:
+def keep(database: Path, cloud: Cloud) -> None:
+    """Write a cloud to a database as a daemon knows it that has read it."""
     store = open_store(f"sqlite:///{database}", SystemClock(), tables="upgrade")
     fence = store.leases.acquire("fleet", uuid.uuid4().hex, 3600.0, time.time())
     assert fence is not None, "a fresh file has no other holder"
     chunk: list[Entity] = []
-    for entity in entities:
+    for entity in _entities(cloud):
         chunk.append(entity)
         if len(chunk) == 5000:
             store.commit(Commit(fence, saved=chunk))

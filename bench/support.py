@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,15 @@ class Daemon:
                 stderr=log,
             )
 
+    def log(self) -> list[tuple[float, dict[str, Any]]]:
+        """(when, line) of everything it has said."""
+        told = []
+        for line in self._log.read_text(errors="replace").splitlines():
+            with suppress(ValueError, KeyError):
+                one: dict[str, Any] = json.loads(line)
+                told.append((datetime.fromisoformat(one["timestamp"]).timestamp(), one))
+        return told
+
     def said(self, event: str, **values: object) -> dict[str, Any] | None:
         """The first line of its log with this event and these values."""
         for line in self._log.read_text(errors="replace").splitlines():
@@ -173,7 +183,11 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What `maintd status` would ask."""
-        with urllib.request.urlopen(f"{self.wait_said('started')['api']}/v1/status", timeout=10.0) as answer:  # noqa: S310
+        return self.ask("/v1/status")
+
+    def ask(self, path: str) -> dict[str, Any]:
+        """What its read API answers."""
+        with urllib.request.urlopen(f"{self.wait_said('started')['api']}{path}", timeout=10.0) as answer:  # noqa: S310
             told: dict[str, Any] = json.load(answer)
         return told
 

@@ -124,6 +124,8 @@ def _believe(o: ServerSeen, known: Server | None, d: Draft) -> bool:
         )
     version, held = o.updated_at or 0.0, known.updated_at or 0.0
     if o.asked_at is not None:
+        if o.updated_at is None:
+            return known.seen_at < o.asked_at  # saved just now, or never (facts 4.1): what was heard before is older
         if known.seen_at >= o.asked_at:
             return version > held and version < o.asked_at - CLOCK_MARGIN_S
         return version >= held

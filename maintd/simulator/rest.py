@@ -31,12 +31,15 @@ __all__ = ["Api", "Fault", "Faults", "RestServer", "Seen", "status_of"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request that was served: what a test counts."""
+    """A request that was served: what a test counts. `at` is the machine's time at which it came in, `size` the bytes
+    of its answer's body."""
 
     service: str
     method: str
     target: str
     status: int
+    at: float
+    size: int
 
 
 class _Cut(Exception):
@@ -67,6 +70,7 @@ class Api:
     # WSGI
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        at = self._wall.now()
         method = str(environ["REQUEST_METHOD"])
         path = str(environ["PATH_INFO"])
         query_text = str(environ.get("QUERY_STRING", ""))
@@ -93,7 +97,7 @@ class Api:
         headers.append(("Content-Type", "application/json"))
         headers.append(("Content-Length", str(len(text))))
         if self.keep_seen:
-            self.seen.append(Seen(service, method, target, status))
+            self.seen.append(Seen(service, method, target, status, at, len(text)))
         start_response(f"{status} {REASONS.get(status, 'Status')}", headers)
         if fault is not None and fault.cut:
             return _half(text)
