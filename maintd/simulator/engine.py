@@ -27,15 +27,17 @@ class Slots:
 
 
 class Process:
-    """One operation under way; `hosts` are those whose compute it depends on."""
+    """One operation under way; `hosts` are those whose compute it depends on. `lost` is one that has asked something of
+    a compute that will never answer."""
 
-    __slots__ = ("steps", "server_id", "hosts", "dead", "slots", "waits_for")
+    __slots__ = ("steps", "server_id", "hosts", "dead", "lost", "slots", "waits_for")
 
     def __init__(self, steps: Steps, server_id: str, hosts: tuple[str, ...]) -> None:
         self.steps = steps
         self.server_id = server_id
         self.hosts = hosts
         self.dead = False
+        self.lost = False
         self.slots: Slots | None = None
         self.waits_for: Slots | None = None
 
@@ -139,7 +141,9 @@ class Engine:
         except StopIteration:
             self._end(process)
             return
-        if isinstance(answer, Slots):
+        if process.lost:
+            self._end(process)
+        elif isinstance(answer, Slots):
             if len(answer.busy) < answer.limit:
                 self._take(answer, process)
             else:
@@ -159,7 +163,11 @@ class Engine:
         if process.waits_for is not None:
             process.waits_for.waiting.remove(process)
         process.steps.close()
-        slots = process.slots
+        self._give_up(process)
+
+    def _give_up(self, process: Process) -> None:
+        """Its turn is over; the next in line gets it."""
+        slots, process.slots = process.slots, None
         if slots is not None:
             slots.busy.discard(process)
             while slots.waiting and len(slots.busy) < slots.limit:

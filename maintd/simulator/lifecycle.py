@@ -6,7 +6,7 @@ from maintd.simulator import notifications as wire
 from maintd.simulator.engine import Steps
 from maintd.simulator.moves import Moves
 from maintd.simulator.notifications import Copy, Request
-from maintd.simulator.rows import Refused, Server
+from maintd.simulator.rows import Host, Refused, Server
 
 
 class Lifecycle(Moves):
@@ -45,6 +45,13 @@ class Lifecycle(Moves):
             yield t.step_s
             self._no_valid_host("build_instances", server, copy, request)
             return
+        # Where else it may be built is settled now; that such a host is closed meanwhile does not matter any more.
+        others = [h for h in self.hosts.values() if h is not chosen and self._accepts(h)] if wanted is None else []
+        yield from self._building(server, chosen, others, request)
+
+    def _building(self, server: Server, chosen: Host, others: list[Host], request: Request) -> Steps:
+        t = self.timing
+        copy = self._load(server)
         host = chosen.name
         self._works_on(server, host)
         self._allocate(chosen, server.id, server.flavor)
@@ -74,6 +81,9 @@ class Lifecycle(Moves):
         self._save(server, copy, request, task_state="spawning")
         knobs = self.knobs.of("spawn", host, server)
         yield t.step_s + float(knobs.get("seconds", 0.0))
+        if knobs.get("reschedule") and others and server.task_state != "deleting":
+            yield from self._build_again(server, copy, host, others, request)
+            return
         if knobs.get("fail"):
             yield from self._build_failed(server, copy, host, request)
             return
@@ -85,6 +95,24 @@ class Lifecycle(Moves):
         )
         yield t.step_s
         self._emit("instance.create.end", f"nova-compute:{host}", wire.instance_create(copy, request), request)
+
+    def _build_again(self, server: Server, copy: Copy, host: str, others: list[Host], request: Request) -> Steps:
+        """The build failed in a way that another host may do better: the conductor takes the next one of the list."""
+        fault = wire.exception_payload(
+            "NovaException", "spawn told to fail", module="nova.virt.simulator", function="spawn"
+        )
+        payload = wire.instance_create(copy, request, fault)
+        self._emit("instance.create.error", f"nova-compute:{host}", payload, request, "ERROR")
+        self._free(host, server.id)
+        self._save(server, copy, request, host=None, task_state="scheduling")
+        self._leaves(server, host)
+        yield self.timing.rpc_s + float(self.knobs.of("reschedule", host, server).get("seconds", 0.0))
+        alive = [other for other in others if self.hosts.get(other.name) is other]
+        if not alive:
+            self._save(server, copy, request, state="error", task_state=None)
+            self._no_valid_host("build_instances", server, copy, request)
+            return
+        yield from self._building(server, alive[0], alive[1:], request)
 
     def _build_failed(self, server: Server, copy: Copy, host: str, request: Request) -> Steps:
         self._act("shutdown.start", host, copy, request)
@@ -340,6 +368,8 @@ class Lifecycle(Moves):
             self._live_jobs.pop(row.id, None)
         for name in touched:
             self._free(name, server.id)
+            if name in self.hosts:
+                self.hosts[name].strays.discard(server.id)  # within five minutes in Nova
         if server.host is not None and server.host in self.hosts:
             self.hosts[server.host].servers.pop(server.id, None)
 

@@ -267,7 +267,11 @@ class Moves(State):
     def migrate(
         self, server_id: str, host: str | None = None, *, flavor: str | None = None, request: Request | None = None
     ) -> None:
-        """`migrate`, or `resize` when a flavor (name or id) is given."""
+        """`migrate`, or `resize` when a flavor (name or id) is given.
+
+        A resize with its own host as `host` stays there, as Nova does it where `allow_resize_to_same_host` is set: the
+        same steps, source and destination alike.
+        """
         with self.lock:
             action = "migrate" if flavor is None else "resize"
             server = self._ready(server_id, action, ("active", "stopped"))
@@ -291,7 +295,8 @@ class Moves(State):
         source = row.source or ""
         self._hold_by_migration(row)
         yield t.schedule_s
-        chosen = self._schedule(copy, request, wanted, avoid=(source,))
+        stays = wanted == source and flavor is not server.flavor
+        chosen = self._schedule(copy, request, wanted, avoid=() if stays else (source,))
         if chosen is None:
             self._give_back(row)
             self._row(row, status="error")
@@ -343,7 +348,7 @@ class Moves(State):
         yield t.step_s + float(knobs.get("seconds", 0.0))
         if knobs.get("fail"):
             self._free(source, row.uuid)
-            self.hosts[source].residue.add(server.id)
+            self.hosts[source].strays.add(server.id)
             yield from self._move_failed(server, copy, row, destination, request, "finish_migration")
             return
         self._row(row, status="finished")

@@ -130,7 +130,11 @@ class Provider:
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """A compute service with its one compute node and the servers that say they are on it."""
+    """A compute service with its one compute node and the servers that say they are on it.
+
+    `residue` is what is left of servers that were evacuated from here, or deleted behind a dead compute's back;
+    `strays` are files of servers that a failed resize took elsewhere. Nova removes those only with the server.
+    """
 
     name: str
     seq: int
@@ -142,6 +146,7 @@ class Host:
     servers: dict[str, Server] = field(default_factory=dict)
     children: list[Provider] = field(default_factory=list)
     residue: set[str] = field(default_factory=set)
+    strays: set[str] = field(default_factory=set)
     disabled: bool = False
     disabled_reason: str | None = None
     forced_down: bool = False

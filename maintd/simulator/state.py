@@ -24,6 +24,12 @@ from maintd.simulator.rows import COPIED, OCCUPYING, Host, Knobs, Migration, Pro
 Publish = Callable[[str, wire.Json], None]
 
 
+def last_heartbeat(seq: int, until: float, interval_s: float) -> float:
+    """When the host of this number last reported: each at its own moment of the interval."""
+    phase = (seq * 0.7) % interval_s
+    return (until - phase) // interval_s * interval_s + phase
+
+
 @dataclass(slots=True)
 class LiveJob:
     """What the operator can do to a live migration while the driver runs it."""
@@ -176,10 +182,8 @@ class State(Engine):
 
     def last_seen(self, host: Host) -> float:
         """The last heartbeat: computed, not scheduled, so that ten thousand hosts cost nothing."""
-        interval = self.timing.report_interval_s
         until = self.now() if host.killed_at is None else host.killed_at
-        phase = (host.seq * 0.7) % interval
-        return (until - phase) // interval * interval + phase
+        return last_heartbeat(host.seq, until, self.timing.report_interval_s)
 
     def is_up(self, host: Host) -> bool:
         """What Nova says of the service: not forced down, and heard of within service_down_time."""
@@ -188,12 +192,26 @@ class State(Engine):
     def physically_on(self, host: str) -> set[str]:
         """Ids of all servers with something on the host's disk or memory, API or not: the truth to hold proofs to."""
         with self.lock:
-            here = set(self.hosts[host].servers) | self.hosts[host].residue
+            known = self.hosts[host]
+            here = set(known.servers) | known.residue | known.strays
             for migrations in self.migrations_of.values():
                 for row in migrations:
                     if host in (row.source, row.destination) and row.status in OCCUPYING:
                         here.add(row.server.id)
             return here
+
+    def bound_for(self, host: str) -> set[str]:
+        """Ids of the servers that will be on the host unless something fails: scheduled to it, not there yet."""
+        with self.lock:
+            held = self.hosts[host].provider.allocations
+            return {
+                process.server_id
+                for process in self._processes
+                if host in process.hosts
+                and process.server_id in held
+                and process.server_id in self.servers
+                and self.servers[process.server_id].host != host
+            }
 
     def page_of_servers(self, marker: str | None, newest_first: bool = True) -> Iterator[Server]:
         """All rows ever, newest first, from behind the marker on. Raises `Refused` 400 for an unknown marker."""
@@ -394,19 +412,16 @@ class State(Engine):
         best: Host | None = None
         for name in names:
             host = self.hosts.get(name)
-            if (
-                host is None
-                or name in avoided
-                or host.disabled
-                or not self.is_up(host)
-                or "COMPUTE_STATUS_DISABLED" in host.provider.traits
-            ):
+            if host is None or name in avoided or not self._accepts(host):
                 continue
             if best is None or len(host.provider.allocations) < len(best.provider.allocations):
                 best = host
         if best is not None:
             self._emit("scheduler.select_destinations.end", publisher, payload, request)
         return best
+
+    def _accepts(self, host: Host) -> bool:
+        return not host.disabled and self.is_up(host) and "COMPUTE_STATUS_DISABLED" not in host.provider.traits
 
     def _no_valid_host(self, task: str, server: Server, copy: Copy, request: Request) -> None:
         reason = wire.exception_payload(
@@ -437,10 +452,20 @@ class State(Engine):
         return process
 
     def _works_on(self, server: Server, host: str) -> None:
-        """From here on the server's operation depends on this host's compute too, and stops when that is killed."""
+        """From here on the server's operation depends on this host's compute too, and stops when that is killed; or
+        after this step, where it is dead and nobody has noticed yet."""
         for process in self._processes:
             if process.server_id == server.id:
                 process.hosts = (*process.hosts, host)
+                process.lost = self.hosts[host].killed_at is not None
+
+    def _leaves(self, server: Server, host: str) -> None:
+        """From here on it depends on that compute no longer."""
+        for process in self._processes:
+            if process.server_id == server.id:
+                process.hosts = tuple(name for name in process.hosts if name != host)
+                if process.slots is not None and process.slots in (self.hosts[host].builds, self.hosts[host].live):
+                    self._give_up(process)
 
     def _ready(self, server_id: str, action: str, states: tuple[str, ...]) -> Server:
         server = self.find_server(server_id)
