@@ -145,6 +145,7 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
             end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
     if known is not None and known.host != host:
         left_a_dead_host(d, known.host, o.server_id)
+        moved(d, known.host, None)  # it had gone elsewhere before, unheard
     if host is not None:
         held = d.host(host)
         gone = held is not None and (is_down(held) or fell_while_down(held, o.updated_at))
