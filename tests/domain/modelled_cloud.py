@@ -296,7 +296,7 @@ class CloudStory:
         self._close(self.rng.choice(tuple(self.cloud.hosts)))
 
     def _close(self, name: str) -> None:
-        rng, host = self.rng, self.cloud.hosts[name]
+        rng, host = self.rng, self.cloud.find_host(name)
         if host.disabled or host.forced_down:
             return
         how = rng.random()
@@ -331,7 +331,7 @@ class CloudStory:
         down = [h.name for h in self.cloud.hosts.values() if h.forced_down]
         if name is None and down:
             name = self.rng.choice(down)
-        if name is not None and self.cloud.hosts[name].forced_down:
+        if name is not None and self.cloud.find_host(name).forced_down:
             self.cloud.set_service(name, forced_down=False)
 
     def _kill(self) -> None:
@@ -352,9 +352,9 @@ class CloudStory:
 
     def _remove_service(self) -> None:
         name = self.rng.choice(tuple(self.cloud.hosts))
-        if len(self.cloud.hosts) < len(HOSTS) or any(
-            row.source == name or row.destination == name for row in self.cloud.migrations.values()
-        ):
+        used = any(name in (row.source, row.destination) for row in self.cloud.migrations.values())
+        used = used or any(name in process.hosts for process in self.cloud._processes)
+        if used or len(self.cloud.hosts) < len(HOSTS):
             return
         self.cloud.delete_service(name)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from maintd.domain.observations import ServerSeen
+import pytest
+
+from maintd.domain.model import Because
+from maintd.domain.observations import ServersListed, ServerSeen, ServiceSeen
 from tests.domain.test_proof import API, H, Story, emptied
 
 SERVER = "5d1f5ba9-0aac-4fcd-a012-1cc5870f05d9"
@@ -26,7 +29,7 @@ def there(story: Story, **over: object) -> ServerSeen:
         "host": H, "vm_state": "active", "updated_at": 900.0, "emitted_at": story.now, "trusted": True,
         "asked_at": story.now,
     }  # fmt: skip
-    return ServerSeen(story.now, API, SERVER, **(fields | over))  # type: ignore[arg-type]
+    return ServerSeen(story.now, server_id=SERVER, **({"because": API} | fields | over))  # type: ignore[arg-type]
 
 
 def test_a_server_that_moved_and_was_deleted_unheard_has_left_its_first_host() -> None:
@@ -37,3 +40,67 @@ def test_a_server_that_moved_and_was_deleted_unheard_has_left_its_first_host() -
     story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 50))
 
     assert proven(story)
+
+
+def down(story: Story) -> ServiceSeen:
+    """The host's service, forced down, as it is read a moment later."""
+    story.now += 1
+    return story.service(forced_down=True, up=False)
+
+
+def update(story: Story, **over: object) -> ServerSeen:
+    """An instance.update of the server, which no compute signs."""
+    because = Because("notification", "instance.update", "m2", "req-2")
+    return there(story, **({"asked_at": None, "updated_at": story.now, "because": because} | over))
+
+
+def residue(story: Story) -> list[tuple[str, str]]:
+    return [(r.server_id, r.kind) for r in story.fleet.residue_on(H)]
+
+
+def test_a_delete_on_a_down_host_that_only_an_update_tells_of_leaves_residue() -> None:
+    """The update is signed by nobody; that the compute took part would have to be said by the compute."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    story.now += 10
+    story.see(update(story, vm_state="deleted", deleted=True))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
+
+    story.see(update(story, vm_state="deleted", deleted=True, reporter=H, trusted=True))
+
+    assert residue(story) == []
+
+
+@pytest.mark.parametrize("left", ["deleted", "unlisted", "elsewhere"])
+def test_who_was_found_gone_before_the_host_was_found_down_left_residue(left: str) -> None:
+    """The services are asked every half minute, so a delete or an evacuation is often seen before the dead host is."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 100
+    seen = {
+        "deleted": there(story, vm_state="deleted", deleted=True, updated_at=story.now - 5),
+        "unlisted": ServersListed(story.now, API, story.now, H, frozenset()),
+        "elsewhere": there(story, host="cmp-02", updated_at=story.now - 5),
+    }
+    story.see(seen[left])
+    assert residue(story) == []
+    story.now += 20
+    story.see(down(story))
+
+    assert [server for server, _ in residue(story)] == [SERVER]
+
+
+def test_who_was_found_gone_before_the_host_was_seen_up_left_nothing() -> None:
+    """A host that was alive after the delete took part in it, however soon it goes down then."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 100
+    story.see(there(story, vm_state="deleted", deleted=True, updated_at=story.now - 5))
+    story.now += 20
+    story.see(story.service())
+    story.now += 20
+    story.see(down(story))
+
+    assert residue(story) == []
