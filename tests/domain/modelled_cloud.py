@@ -451,9 +451,7 @@ class CloudStory:
             if server is None:
                 return
             server_id = server.id
-        self.cloud.knobs.set(
-            "spawn", server=server_id, seconds=rng.choice((0.0, 1.0, 10.0)), fail=self._strange(0.2)
-        )
+        self.cloud.knobs.set("spawn", server=server_id, seconds=rng.choice((0.0, 1.0, 10.0)), fail=self._strange(0.2))
         self.cloud.evacuate(server_id, ends_stopped=rng.random() < 0.5)
         if rng.random() < 0.25:
             self._at(rng.uniform(2, 60), self._delete, server_id)
@@ -465,9 +463,7 @@ class CloudStory:
 
     def _unshelve(self, server_id: str | None = None) -> None:
         shelved = [
-            s.id
-            for s in self.cloud.servers.values()
-            if s.state.startswith("shelved") and server_id in (None, s.id)
+            s.id for s in self.cloud.servers.values() if s.state.startswith("shelved") and server_id in (None, s.id)
         ]
         if not shelved:
             return

@@ -687,9 +687,7 @@ class Interleaving:
         closed_at = (host.closed_at if host else None) or self.now
         rows = {m.server for m in self.frame.moves if m.status in ("error", "failed") and m.source == event.host}
         named = {note.server_id for note in event.warnings}
-        return {
-            s for s in truth.strays & rows - named - truth.hidden if self._strayed(event.host, s) > closed_at + 1.0
-        }
+        return {s for s in truth.strays & rows - named - truth.hidden if self._strayed(event.host, s) > closed_at + 1.0}
 
     def _strayed(self, host: str, server_id: str) -> float:
         at = self.now
@@ -707,7 +705,9 @@ class Interleaving:
             row = next((s for s in frame.servers if s.id == server_id), None)
             moves = [f"{m.kind} {m.status} {m.source}->{m.destination}" for m in frame.moves if m.server == server_id]
             state = f"{row.state} on {row.host}{' deleted' if row.deleted else ''}" if row else "?"
-            out.append(f"{server_id[:8]} ({state}; {', '.join(moves)}; arrived {self._arrived(host, server_id) - T0:.2f})")
+            out.append(
+                f"{server_id[:8]} ({state}; {', '.join(moves)}; arrived {self._arrived(host, server_id) - T0:.2f})"
+            )
         return "; ".join(out)
 
     def missed(self) -> list[str]:
