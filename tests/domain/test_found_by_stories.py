@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from maintd.domain.model import Because
-from maintd.domain.observations import ServersListed, ServerSeen, ServiceSeen
+from maintd.domain.model import Because, Kind
+from maintd.domain.observations import (
+    DrainRequested,
+    MigrationSeen,
+    PassRead,
+    ServerSeen,
+    ServersListed,
+    ServiceSeen,
+)
 from tests.domain.test_proof import API, H, Story, emptied
 
 SERVER = "5d1f5ba9-0aac-4fcd-a012-1cc5870f05d9"
@@ -104,3 +113,24 @@ def test_who_was_found_gone_before_the_host_was_seen_up_left_nothing() -> None:
     story.see(down(story))
 
     assert residue(story) == []
+
+
+def test_a_move_that_failed_in_the_second_in_which_the_drain_began_is_warned_of() -> None:
+    """It was the move itself that began the drain, and Nova dates rows in whole seconds, rounded down."""
+    story = Story().closed()
+    story.now += 10.7
+    story.see(DrainRequested(story.now, API, H))
+    failed_at = float(int(story.now))
+    row = MigrationSeen(
+        story.now, API, SERVER, 17, "uuid-17", Kind.RESIZE, "error", H, "cmp-02", None, failed_at, failed_at, story.now
+    )
+
+    def with_row(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(row,))
+
+    story.verify(with_row)
+    story.now += 20
+    (said,) = emptied(story.verify(with_row))
+
+    assert [(note.kind, note.server_id) for note in said.warnings] == [("failed_migration", SERVER)]
