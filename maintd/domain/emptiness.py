@@ -298,8 +298,8 @@ def judge_pass(
 ) -> tuple[Finding, dict[str, float]]:
     """What a pass found. Returns the finding and the leftover consumers with when each was first seen.
 
-    `accepted`: servers whose evacuation from here an operator has looked at. `since`: when the drain began; failed
-    rows older than that are no warnings. `leftovers`: from earlier passes.
+    `accepted`: servers whose evacuation from here an operator has looked at. `since`: when the host was closed;
+    failed rows older than that are no warnings. `leftovers`: from earlier passes.
     """
     missing = spoilt(reads)
     if missing:

@@ -331,6 +331,8 @@ class Verification:
 
     `generation` counts what was seen of the host; a pass holds only if it did not move from the pass's beginning to its
     end, two passes only if it did not move between them. `named_at` is the same in time, for recordings.
+    `departures` are servers that were found gone with nobody saying how, as (server, kind of residue, found at): they
+    left something behind if the host turns out to have been down by then.
     """
 
     host: str
@@ -346,6 +348,7 @@ class Verification:
     verify_at: float | None = None
     tries: int = 0
     leftovers: tuple[tuple[str, float], ...] = ()
+    departures: tuple[tuple[str, str, float], ...] = ()
     failure: str | None = None
 
     @property

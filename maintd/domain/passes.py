@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from maintd.domain import emptiness
 from maintd.domain.copying import replace
-from maintd.domain.draft import MOVING_PHASES, Draft
+from maintd.domain.draft import CLOCK_MARGIN_S, MOVING_PHASES, Draft
 from maintd.domain.model import (
     Blocker,
     Finding,
@@ -70,6 +70,7 @@ def fold_pass_read(d: Draft, o: PassRead) -> None:
         d.put(replace(over, first=None, verify_at=d.now + wait_s, tries=v.tries + 1))
         return
     drain = d.drain(host.drain_id)
+    begun = [at for at in (host.closed_at, drain.started_at if drain else None) if at is not None]
     finding, leftovers = emptiness.judge_pass(
         v.reads,
         host,
@@ -78,7 +79,7 @@ def fold_pass_read(d: Draft, o: PassRead) -> None:
         residue=tuple(d.residue_on(host.name)),
         accepted=frozenset(accepted(d, host.name, v.reads)),
         buses=d.buses(),
-        since=drain.started_at if drain else host.closed_at,
+        since=min(begun) - CLOCK_MARGIN_S if begun else None,  # rows are dated in whole seconds, by other clocks
         leftovers=dict(v.leftovers),
         policy=d.policy,
     )

@@ -87,12 +87,41 @@ def left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
     Unless a move away from there is known to have been under way before the host died.
     """
     held = d.host(host)
-    if held is None or not is_down(held):
+    if held is None:
         return
     if any(m.source == host and m.kind is not Kind.EVACUATION for m in d.migrations_of(server_id)):
         return
-    if not any(d.residue(f"{host}/{server_id}/{kind}") for kind in ("evacuated", "deleted_while_down")):
+    if not is_down(held):
+        left_unexplained(d, host, server_id, "evacuated")
+    elif not any(d.residue(f"{host}/{server_id}/{kind}") for kind in ("evacuated", "deleted_while_down")):
         leave_residue(d, held.name, server_id, "evacuated")
+
+
+def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str) -> None:
+    """A server was found gone, and nobody said how: should its host turn out to be down, it left something there.
+
+    That a host is down is often learnt later than what was done behind its back.
+    """
+    held = d.host(host)
+    if held is None or d.residue(f"{held.name}/{server_id}/{kind}") is not None:
+        return
+    v = d.verification(held.name)
+    d.put(replace(v, departures=(*v.departures, (server_id, kind, d.now))))
+
+
+def judge_departures(d: Draft, host: str, *, down: bool, asked_at: float) -> None:
+    """The host was seen: up, then whoever had left by then left nothing; down, then they may have left something."""
+    held = d.fleet.verification(host)
+    if held is None or not held.departures:
+        return
+    v = d.verification(host)
+    kept = () if down else tuple(gone for gone in v.departures if gone[2] >= asked_at)
+    if kept == v.departures:
+        return
+    d.put(replace(v, departures=kept))
+    if down:
+        for server_id, kind, _ in v.departures:
+            leave_residue(d, host, server_id, kind)
 
 
 def leave_vanished(d: Draft, host: Host, v: Verification) -> None:

@@ -24,7 +24,15 @@ from maintd.domain.observations import (
     ServerSeen,
     ServersListed,
 )
-from maintd.domain.residue import fell_while_down, is_down, leave_residue, left_a_dead_host, remember_evacuation
+from maintd.domain.residue import (
+    clear_residue,
+    fell_while_down,
+    is_down,
+    leave_residue,
+    left_a_dead_host,
+    left_unexplained,
+    remember_evacuation,
+)
 
 
 def fold_server(d: Draft, o: ServerSeen) -> None:
@@ -46,6 +54,9 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
     if known is not None and known.deleted_at is not None:
         if o.deleted and o.local_delete and o.host:
             leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
+        left = d.residue(f"{o.host}/{o.server_id}/deleted_while_down")
+        if o.deleted and o.reporter == o.host and left is not None and left.cleared_at is None:
+            clear_residue(d, left, "nova-compute has deleted it after all")
         return
     if o.deleted:
         _server_deleted(d, o, known)
@@ -147,11 +158,14 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
             end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
     if known is not None and known.host != host:
         left_a_dead_host(d, known.host, o.server_id)
+        moved(d, known.host, None)  # it had gone elsewhere before, unheard
     if host is not None:
         held = d.host(host)
         gone = held is not None and (is_down(held) or fell_while_down(held, o.updated_at))
-        if o.local_delete or (o.because.origin == "api" and gone):
-            leave_residue(d, host, o.server_id, "deleted_while_down")
+        if o.local_delete or (gone and o.reporter != host):
+            leave_residue(d, host, o.server_id, "deleted_while_down")  # nobody says that its compute took part
+        elif o.reporter != host:
+            left_unexplained(d, host, o.server_id, "deleted_while_down")
         moved(d, host, None)
 
 
@@ -174,4 +188,6 @@ def fold_servers_listed(d: Draft, o: ServersListed) -> None:
         unseen = old is not None and (is_down(old) or s.seen_at < (old.last_down_to or 0.0))
         if old is not None and unseen and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):
             leave_residue(d, old.name, s.server_id, "deleted_while_down")
+        elif not unseen:
+            left_unexplained(d, s.host, s.server_id, "deleted_while_down")
         moved(d, s.host, None)

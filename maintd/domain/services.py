@@ -17,7 +17,7 @@ from maintd.domain.observations import (
     ServiceSeen,
     ServicesListed,
 )
-from maintd.domain.residue import clear_residue, is_down
+from maintd.domain.residue import clear_residue, is_down, judge_departures
 
 
 def fold_service(d: Draft, o: ServiceSeen) -> None:
@@ -44,6 +44,9 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
             d.named(o.host)
             d.touch(o.host)
         return
+    if known is not None and (o.up is not None or o.forced_down):
+        at = o.asked_at if o.asked_at is not None else o.seen_at
+        judge_departures(d, o.host, down=o.forced_down or o.up is False, asked_at=at)
     fresh = known is None
     if known is None:
         # Live news is never first sight: what had no news before was open.

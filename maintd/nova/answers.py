@@ -240,6 +240,8 @@ def _server(row: Mapping[str, Any], answer: Answer) -> ServerSeen | None:
     if updated_at is not None and updated_at >= answer.since - NOW_MARGIN_S:
         updated_at = None
     fault = row.get("fault")
+    # Soft-deleted behind a dead compute's back, a server is gone for good, and only its end tells (facts 2.1).
+    gone = vm_state == "soft-delete" and row.get("OS-SRV-USG:terminated_at") is not None
     return ServerSeen(
         seen_at=answer.at,
         because=BECAUSE_API,
@@ -252,7 +254,7 @@ def _server(row: Mapping[str, Any], answer: Answer) -> ServerSeen | None:
         updated_at=updated_at,
         emitted_at=answer.since,
         trusted=True,
-        deleted=vm_state == "deleted" or row.get("status") == "DELETED",
+        deleted=gone or vm_state == "deleted" or row.get("status") == "DELETED",
         percent=_number(row, "progress") if task_state == "migrating" else None,
         fault=_text(fault, "message") if isinstance(fault, dict) else None,
         asked_at=answer.since,

@@ -189,11 +189,14 @@ class State(Engine):
         """What Nova says of the service: not forced down, and heard of within service_down_time."""
         return not host.forced_down and self.now() - self.last_seen(host) <= self.timing.service_down_time_s
 
-    def physically_on(self, host: str) -> set[str]:
-        """Ids of all servers with something on the host's disk or memory, API or not: the truth to hold proofs to."""
+    def physically_on(self, host: str, *, strays: bool = True) -> set[str]:
+        """Ids of all servers with something on the host's disk or memory, API or not: the truth to hold proofs to.
+
+        Without `strays`, files of servers that a failed resize took elsewhere do not count.
+        """
         with self.lock:
             known = self.hosts[host]
-            here = set(known.servers) | known.residue | known.strays
+            here = set(known.servers) | known.residue | (known.strays if strays else set())
             for migrations in self.migrations_of.values():
                 for row in migrations:
                     if host in (row.source, row.destination) and row.status in OCCUPYING:

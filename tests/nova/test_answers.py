@@ -111,6 +111,16 @@ def test_servers_of_a_host_are_rows_and_a_complete_list() -> None:
     assert (listed.host, listed.asked_at, listed.server_ids) == ("cmp-02", ASKED, frozenset({SERVER, OTHER}))
 
 
+def test_soft_deleted_behind_a_dead_computes_back_is_deleted() -> None:
+    """Nova then really deletes the server and leaves its state `soft-delete`; that it has ended tells the two apart."""
+    gone = {"OS-EXT-STS:vm_state": "soft-delete", "OS-SRV-USG:terminated_at": "2026-11-23T02:00:00.000000"}
+    request = f"{LIST}&changes-since=2026-11-23T00:00:00Z"
+
+    (server,) = normalise_answer(ask(request, {"servers": [server_row(**gone)]}))
+
+    assert isinstance(server, ServerSeen) and server.deleted
+
+
 @pytest.mark.parametrize(
     "query",
     [

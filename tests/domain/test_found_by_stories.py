@@ -1,0 +1,136 @@
+"""What random stories over the simulated Nova found wrong (`python -m tests.domain.interleavings`), told small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from maintd.domain.model import Because, Kind
+from maintd.domain.observations import (
+    DrainRequested,
+    MigrationSeen,
+    PassRead,
+    ServerSeen,
+    ServersListed,
+    ServiceSeen,
+)
+from tests.domain.test_proof import API, H, Story, emptied
+
+SERVER = "5d1f5ba9-0aac-4fcd-a012-1cc5870f05d9"
+
+
+def proven(story: Story) -> bool:
+    """Whether the host is proven empty by as many passes as it asks for now, and never if it asks for none."""
+    for _ in range(4):
+        held = story.fleet.verification(H)
+        if held is None or held.verify_at is None:
+            return False
+        story.now = max(story.now, held.verify_at)
+        if emptied(story.verify()):
+            return True
+    return False
+
+
+def there(story: Story, **over: object) -> ServerSeen:
+    """The server, on the host, as a row of the API shows it."""
+    fields: dict[str, object] = {
+        "host": H, "vm_state": "active", "updated_at": 900.0, "emitted_at": story.now, "trusted": True,
+        "asked_at": story.now,
+    }  # fmt: skip
+    return ServerSeen(story.now, server_id=SERVER, **({"because": API} | fields | over))  # type: ignore[arg-type]
+
+
+def test_a_server_that_moved_and_was_deleted_unheard_has_left_its_first_host() -> None:
+    """Nova shows it deleted, and on its last host: the host where we still hold it is looked at all the same."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 100
+    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 50))
+
+    assert proven(story)
+
+
+def down(story: Story) -> ServiceSeen:
+    """The host's service, forced down, as it is read a moment later."""
+    story.now += 1
+    return story.service(forced_down=True, up=False)
+
+
+def update(story: Story, **over: object) -> ServerSeen:
+    """An instance.update of the server, which no compute signs."""
+    because = Because("notification", "instance.update", "m2", "req-2")
+    return there(story, **({"asked_at": None, "updated_at": story.now, "because": because} | over))
+
+
+def residue(story: Story) -> list[tuple[str, str]]:
+    return [(r.server_id, r.kind) for r in story.fleet.residue_on(H)]
+
+
+def test_a_delete_on_a_down_host_that_only_an_update_tells_of_leaves_residue() -> None:
+    """The update is signed by nobody; that the compute took part would have to be said by the compute."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    story.now += 10
+    story.see(update(story, vm_state="deleted", deleted=True))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
+
+    story.see(update(story, vm_state="deleted", deleted=True, reporter=H, trusted=True))
+
+    assert residue(story) == []
+
+
+@pytest.mark.parametrize("left", ["deleted", "unlisted", "elsewhere"])
+def test_who_was_found_gone_before_the_host_was_found_down_left_residue(left: str) -> None:
+    """The services are asked every half minute, so a delete or an evacuation is often seen before the dead host is."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 100
+    seen = {
+        "deleted": there(story, vm_state="deleted", deleted=True, updated_at=story.now - 5),
+        "unlisted": ServersListed(story.now, API, story.now, H, frozenset()),
+        "elsewhere": there(story, host="cmp-02", updated_at=story.now - 5),
+    }
+    story.see(seen[left])
+    assert residue(story) == []
+    story.now += 20
+    story.see(down(story))
+
+    assert [server for server, _ in residue(story)] == [SERVER]
+
+
+def test_who_was_found_gone_before_the_host_was_seen_up_left_nothing() -> None:
+    """A host that was alive after the delete took part in it, however soon it goes down then."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 100
+    story.see(there(story, vm_state="deleted", deleted=True, updated_at=story.now - 5))
+    story.now += 20
+    story.see(story.service())
+    story.now += 20
+    story.see(down(story))
+
+    assert residue(story) == []
+
+
+def test_a_move_that_failed_in_the_second_in_which_the_drain_began_is_warned_of() -> None:
+    """It was the move itself that began the drain, and Nova dates rows in whole seconds, rounded down."""
+    story = Story().closed()
+    story.now += 10.7
+    story.see(DrainRequested(story.now, API, H))
+    failed_at = float(int(story.now))
+    row = MigrationSeen(
+        story.now, API, SERVER, 17, "uuid-17", Kind.RESIZE, "error", H, "cmp-02", None, failed_at, failed_at, story.now
+    )
+
+    def with_row(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(row,))
+
+    story.verify(with_row)
+    story.now += 20
+    (said,) = emptied(story.verify(with_row))
+
+    assert [(note.kind, note.server_id) for note in said.warnings] == [("failed_migration", SERVER)]
