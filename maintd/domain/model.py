@@ -110,6 +110,9 @@ class Host:
     Of the heartbeat, `up` is what Nova says now, `said_up` what was last told to anybody (at first sight: what Nova
     said); they differ while a change has still to last until `say_up_at`. `heard_on` is the bus on which the compute
     was last heard: the one that speaks for this host.
+
+    `departures` are servers that were found gone with nobody saying how, as (server, kind of residue, found at): they
+    left something behind if the host turns out to have been down by then.
     """
 
     name: str
@@ -137,6 +140,7 @@ class Host:
     said_up_at: float | None = None
     say_up_at: float | None = None
     heard_on: str | None = None
+    departures: tuple[tuple[str, str, float], ...] = ()
 
     @property
     def closed(self) -> bool:
@@ -331,8 +335,6 @@ class Verification:
 
     `generation` counts what was seen of the host; a pass holds only if it did not move from the pass's beginning to its
     end, two passes only if it did not move between them. `named_at` is the same in time, for recordings.
-    `departures` are servers that were found gone with nobody saying how, as (server, kind of residue, found at): they
-    left something behind if the host turns out to have been down by then.
     """
 
     host: str
@@ -348,7 +350,6 @@ class Verification:
     verify_at: float | None = None
     tries: int = 0
     leftovers: tuple[tuple[str, float], ...] = ()
-    departures: tuple[tuple[str, str, float], ...] = ()
     failure: str | None = None
 
     @property

@@ -103,24 +103,22 @@ def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str) -> N
     That a host is down is often learnt later than what was done behind its back.
     """
     held = d.host(host)
-    if held is None or d.residue(f"{held.name}/{server_id}/{kind}") is not None:
-        return
-    v = d.verification(held.name)
-    d.put(replace(v, departures=(*v.departures, (server_id, kind, d.now))))
+    if held is None or not d.policy.has_cloud or d.residue(f"{held.name}/{server_id}/{kind}") is not None:
+        return  # without an API nobody will ever say that it was down
+    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now))))
 
 
 def judge_departures(d: Draft, host: str, *, down: bool, asked_at: float) -> None:
     """The host was seen: up, then whoever had left by then left nothing; down, then they may have left something."""
-    held = d.fleet.verification(host)
+    held = d.host(host)
     if held is None or not held.departures:
         return
-    v = d.verification(host)
-    kept = () if down else tuple(gone for gone in v.departures if gone[2] >= asked_at)
-    if kept == v.departures:
+    kept = () if down else tuple(gone for gone in held.departures if gone[2] >= asked_at)
+    if kept == held.departures:
         return
-    d.put(replace(v, departures=kept))
+    d.put(replace(held, departures=kept))
     if down:
-        for server_id, kind, _ in v.departures:
+        for server_id, kind, _ in held.departures:
             leave_residue(d, host, server_id, kind)
 
 

@@ -47,6 +47,7 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
     if known is not None and (o.up is not None or o.forced_down):
         at = o.asked_at if o.asked_at is not None else o.seen_at
         judge_departures(d, o.host, down=o.forced_down or o.up is False, asked_at=at)
+        known = d.host(o.host) or known
     fresh = known is None
     if known is None:
         # Live news is never first sight: what had no news before was open.

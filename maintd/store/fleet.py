@@ -75,7 +75,7 @@ class Shelf:
     are columns that are no fields, with what to put there.
     """
 
-    __slots__ = ("_extra", "_get", "_restore", "_store", "columns", "key", "kind", "table")
+    __slots__ = ("_extra", "_get", "_lists", "_restore", "_store", "columns", "key", "kind", "table")
 
     def __init__(
         self,
@@ -95,6 +95,7 @@ class Shelf:
         self._store = [(names.index(name), change) for name, change in (store or {}).items()]
         self._restore = [(names.index(name), change) for name, change in (restore or {}).items()]
         self._extra = list((extra or {}).values())
+        self._lists = [place for place, field in enumerate(fields(kind)) if field.default == ()]
 
     def row(self, entity: Entity) -> Row:
         """The values of `columns`."""
@@ -114,6 +115,9 @@ class Shelf:
         for place, change in self._restore:
             if values[place] is not None:
                 values[place] = change(values[place])
+        for place in self._lists:
+            if values[place] is None:
+                values[place] = ()  # written before there was this column
         return self.kind(*values[: len(values) - len(self._extra)])
 
 
@@ -304,6 +308,10 @@ def _nodes_of(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
 
 
+def _departures_of(text: str) -> tuple[tuple[str, str, float], ...]:
+    return tuple((server_id, kind, at) for server_id, kind, at in json.loads(text))
+
+
 def _progress_text(progress: Progress) -> str:
     return _json(_plain(progress))
 
@@ -336,8 +344,14 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
     Host: Shelf(
         Host,
         tables.hosts,
-        store={"nodes": _json, "finding": finding_text},
-        restore={**_flags(Host), **_few("name"), "nodes": _nodes_of, "finding": finding_of},
+        store={"nodes": _json, "finding": finding_text, "departures": _json},
+        restore={
+            **_flags(Host),
+            **_few("name"),
+            "nodes": _nodes_of,
+            "finding": finding_of,
+            "departures": _departures_of,
+        },
     ),
     Server: Shelf(Server, tables.servers, restore=_few("project_id", "host", "landing", "vm_state", "task_state")),
     Migration: Shelf(

@@ -76,6 +76,7 @@ hosts = _table(
     Column("said_up_at", Double),
     Column("say_up_at", Double),
     Column("heard_on", Name),
+    Column("departures", Long),  # JSON, null where there are none
     Column("nodes", Long, nullable=False),  # JSON: a list of uuids
     Column("finding", Long),  # JSON
 )

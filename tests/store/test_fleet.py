@@ -67,6 +67,7 @@ FULL: tuple[Entity, ...] = (
         12.5,
         13.5,
         "cell1",
+        (("s-9", "evacuated", 14.5),),
     ),
     Server("s-1", "p-1", "n'ame \U0001f600", "cmp-1", "cmp-2", "active", "migrating", 1.5, 2.5, 3.5, 4.5, "fault"),
     Migration(
