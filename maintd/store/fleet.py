@@ -339,7 +339,11 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
         store={"nodes": _json, "finding": finding_text},
         restore={**_flags(Host), **_few("name"), "nodes": _nodes_of, "finding": finding_of},
     ),
-    Server: Shelf(Server, tables.servers, restore=_few("project_id", "host", "landing", "vm_state", "task_state")),
+    Server: Shelf(
+        Server,
+        tables.servers,
+        restore=_few("project_id", "host", "landing", "vm_state", "task_state", "hindrance"),
+    ),
     Migration: Shelf(
         Migration,
         tables.migrations,
@@ -362,7 +366,7 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
         extra={"is_open": attrgetter("open")},
     ),
     Drain: Shelf(Drain, tables.drains, restore={**_flags(Drain), **_few("host")}),
-    Residue: Shelf(Residue, tables.residue, restore=_few("host", "kind")),
+    Residue: Shelf(Residue, tables.residue, restore=_few("host", "kind", "project_id")),
     Bus: Shelf(Bus, tables.buses, restore=_flags(Bus)),
     Knowledge: Shelf(Knowledge, tables.knowledge, extra={"name": attrgetter("key")}),
 }
