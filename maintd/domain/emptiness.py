@@ -11,6 +11,7 @@ This module does not decide when to verify, how often, or what to publish; `redu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
@@ -60,6 +61,39 @@ BLOCKER_KINDS: dict[str, str] = {
 }
 """Every kind of blocker there is, with what it means: a closed list. What an operator must do comes before what goes by
 itself; `docs/blockers.md` says of each when it comes and what to do."""
+
+_SUMMARY: dict[str, tuple[str, str]] = {
+    "not_attempted": ("1 server nobody has asked to move", "{} servers nobody has asked to move"),
+    "last_attempt_failed": ("1 whose last move failed", "{} whose last move failed"),
+    "cannot_live_migrate": ("1 that cannot be moved live", "{} that cannot be moved live"),
+    "unconfirmed_resize": ("1 unconfirmed resize", "{} unconfirmed resizes"),
+    "soft_deleted": ("1 soft-deleted server", "{} soft-deleted servers"),
+    "stalled": ("1 stalled on the way out", "{} stalled on the way out"),
+    "hidden_server": ("1 hidden by a resize between cells", "{} hidden by resizes between cells"),
+    "residue": ("1 that may have left something here", "{} that may have left something here"),
+    "history_unknown": ("what happened before maintd came is not known",) * 2,
+    "not_closed": ("the scheduler may still place servers here",) * 2,
+    "cell_unknown": ("its cell does not answer",) * 2,
+    "ambiguous_service": ("not exactly one compute service of this name",) * 2,
+    "several_nodes": ("more than one compute node, which maintd does not judge",) * 2,
+    "no_cloud": ("no cloud to ask is configured",) * 2,
+    "moving": ("1 on its way", "{} on their way"),
+    "incoming": ("1 coming here", "{} coming here"),
+    "allocation": (
+        "1 just gone, of which Placement holds resources",
+        "{} just gone, of which Placement holds resources",
+    ),
+    "unverified": ("Nova has not answered in full",) * 2,
+    "blind": ("notifications may have been missed",) * 2,
+    "verifying": ("nothing that is known, the proof is under way",) * 2,
+}
+
+
+def summary(found: Iterable[Blocker]) -> str:
+    """The blockers in a line, for an operator at night: what is to be done first, how much of it, and what goes on."""
+    counts = Counter(b.kind for b in found)
+    return ", ".join(_SUMMARY[kind][counts[kind] > 1].format(counts[kind]) for kind in BLOCKER_KINDS if counts[kind])
+
 
 _STANDING = frozenset({"unverified", "verifying", "blind", "allocation", "no_cloud", "cell_unknown", "not_closed"})
 """Blockers that do not say that something is on the host."""
@@ -131,6 +165,8 @@ def way_out(server: Server, host: Host) -> tuple[str | None, str | None]:
     if host.forced_down or host.up is False:
         if state in (None, "active", "stopped", "error"):
             return f"openstack server evacuate {i}", "the host is down: make sure that its guests are, then evacuate it"
+        if state == "shelved":
+            return None, "the host is down: Nova offloads it only once nova-compute runs again"
         return (
             f"openstack server set --state error {i}",
             "the host is down: make sure that its guests are; Nova evacuates it once it is marked as in ERROR",
@@ -241,9 +277,9 @@ def _residue(host: str, server_id: str, since: float | None, detail: str, projec
 def blockers(slice_: _Slice, host: Host, policy: Policy, now: float) -> tuple[Blocker, ...]:
     """Why the host is not empty, for people. Empty only for a host that is proven so.
 
-    What is held of the host and what its last pass found are one list: of one server each kind is said once, by what
-    is known now, with what only the pass knew. A server that only the hypervisor call shows is said to be hidden,
-    whatever else is held of it.
+    What is held of the host and what its last pass found are one list, in the order of `BLOCKER_KINDS`: a server is in
+    it once (and once more for its residue), as it is known now, with what only the pass knew. A server that only the
+    hypervisor call shows is said to be hidden, whatever else is held of it.
     """
     if host.emptied:
         return ()
@@ -275,7 +311,10 @@ def blockers(slice_: _Slice, host: Host, policy: Policy, now: float) -> tuple[Bl
             out[place] = _completed(out[place], b)
     if not out:
         out.append(Blocker("verifying", since=found_at, detail=BLOCKER_KINDS["verifying"]))
-    return tuple(out)
+    return tuple(sorted(out, key=lambda b: _ORDER.index(b.kind)))
+
+
+_ORDER = tuple(BLOCKER_KINDS)
 
 
 def _completed(blocker: Blocker, by: Blocker) -> Blocker:
@@ -299,6 +338,11 @@ def _not_closed(host: Host, detail: str) -> Blocker:
 def _cell_unknown(host: Host) -> Blocker:
     detail = "the host's cell does not answer: what is on it is not known; see to the cell's database and message bus"
     return Blocker("cell_unknown", detail=detail, remedy=_services(host.name))
+
+
+def ambiguous_blocker(host: str, count: int) -> Blocker:
+    """Why a host is not judged under whose name there is not exactly one compute service."""
+    return Blocker("ambiguous_service", detail=f"os-services lists {count} of this name", remedy=_services(host))
 
 
 def _services(host: str) -> str:
@@ -396,13 +440,7 @@ def judge_pass(
     services = [s for s in services if s.host == name]
     service = services[0] if len(services) == 1 else None
     if service is None:
-        out.append(
-            Blocker(
-                "ambiguous_service",
-                detail=f"os-services lists {len(services)} of this name",
-                remedy=_services(name),
-            )
-        )
+        out.append(ambiguous_blocker(name, len(services)))
     elif service.cell_unknown:
         out.append(_cell_unknown(host))
     elif not (service.disabled or service.forced_down):
@@ -441,7 +479,7 @@ def judge_pass(
         else:
             out.append(server_blocker(_as_held(s, held), host))
     hidden = on_hypervisor - set(listed)
-    out.extend(_hidden(i, moving.get(i), held(i)) for i in sorted(hidden))
+    out.extend(hidden_blocker(i, moving.get(i), held(i)) for i in sorted(hidden))
     out.extend(_row_blocker(m, name) for i, m in sorted(moving.items()) if i not in listed and i not in hidden)
 
     asked = {r.target: r for r in seen if r.read is Read.CONSUMER}
@@ -542,7 +580,7 @@ def _as_held(seen: ServerSeen, held: Callable[[str], Server | None]) -> Server:
     )
 
 
-def _hidden(server_id: str, row: MigrationSeen | None, known: Server | None) -> Blocker:
+def hidden_blocker(server_id: str, row: MigrationSeen | None, known: Server | None) -> Blocker:
     """A server that the hypervisor call alone shows: its row here is hidden while a resize to another cell waits."""
     project_id = (row.project_id if row else None) or (known.project_id if known else None)
     since = (row.updated_at or row.created_at) if row else None

@@ -125,7 +125,7 @@ def _history(
     since = known.since if known.vm_state == vm_state else o.seen_at
     fault = known.fault
     if vm_state == "error":
-        fault = o.fault or fault
+        fault = fault if o.fault is None or (fault and o.fault in fault) else o.fault  # the bus has the name as well
     elif known.vm_state == "error" and known.failed_at is None:
         fault = None  # it was about that state, which is over
     return since, known.failed_at, fault

@@ -15,7 +15,7 @@ import falcon
 
 import maintd
 from maintd.domain.buses import silence
-from maintd.domain.emptiness import blockers
+from maintd.domain.emptiness import blockers, summary
 from maintd.domain.events import wire
 from maintd.domain.model import Bus, Drain, Host, HostSlice, Migration
 from maintd.web.asking import LIMIT_MAX, Asked, bad, unknown
@@ -71,6 +71,7 @@ def _detail(asked: Asked, found: HostSlice) -> dict[str, Any]:
     reasons = blockers(held, one, asked.web.policy, asked.web.clock.now())
     return {
         **host_shape(one, asked.web.store.reading.buses()),
+        "summary": summary(reasons),
         "blockers": wire(reasons),
         "warnings": [] if finding is None else wire(finding.warnings),
         "proof": [] if finding is None else wire(finding.proof),
@@ -108,7 +109,7 @@ def drain(asked: Asked, drain_id: str) -> dict[str, Any]:
     if now is not None:
         detail = _detail(asked, now)
         out["servers_remaining"] = len(detail["servers"])
-        out.update({name: detail[name] for name in ("empty", "blockers", "migrations")})
+        out.update({name: detail[name] for name in ("empty", "summary", "blockers", "migrations")})
     return out
 
 

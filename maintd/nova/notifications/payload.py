@@ -97,7 +97,7 @@ def hindrance(data: dict[str, Any]) -> str | None:
 
 
 def fault(data: dict[str, Any], field: str = "fault") -> str | None:
-    """What a nested ExceptionPayload says (its name, and its message's first line), cut to a readable length; None where there is no fault."""
+    """What a nested ExceptionPayload says, cut to a readable length; None where there is no fault."""
     exception = data.get(field)
     if exception is None:
         return None
