@@ -183,7 +183,8 @@ def markdown() -> str:
             out.append("\n```\n" + "\n".join(found) + "\n```")
     out.append(
         "\n## A server's state and the way out\n\nFor `not_attempted`, `last_attempt_failed` and "
-        "`cannot_live_migrate`, the command depends on the state of the server and on whether the host is up. Nova live-migrates servers that "
+        "`cannot_live_migrate`, the command depends on the state of the server and on whether the host is up. Nova "
+        "live-migrates servers that "
         "are active or paused, moves cold those that are active or stopped, and evacuates, from a host that is down, "
         "those that are active, stopped or in ERROR. Whatever is in another state is first brought into one of these; "
         "the blocker then changes, and so does its command.\n\n"

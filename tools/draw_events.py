@@ -305,7 +305,8 @@ def markdown() -> str:
             out.append(f"| `{wire_name}` | {word(hint, wire_name)} | {texts[wire_name]} |")
         out.append("")
     out.append(
-        "## Blockers\n\nEvery kind of `blockers[]`; [blockers.md](blockers.md) says when each comes and what to do.\n\n| kind | means |\n|---|---|"
+        "## Blockers\n\nEvery kind of `blockers[]`; [blockers.md](blockers.md) says when each comes and what to do.\n\n"
+        "| kind | means |\n|---|---|"
     )
     out += [f"| `{kind}` | {text} |" for kind, text in BLOCKER_KINDS.items()]
     return "\n".join(out) + "\n"
