@@ -670,9 +670,9 @@ class Daemon:
             )
         leading.admit(DrainRequested(self.clock.now(), Because("operator", "drain.start"), host))
 
-    def _clear_residue(self, host: str, who: str | None) -> None:
+    def _clear_residue(self, host: str, who: str | None, server_id: str | None) -> None:
         leading = self._leader()
-        leading.admit(ResidueCleared(self.clock.now(), Because("operator", "residue.clear"), host, who))
+        leading.admit(ResidueCleared(self.clock.now(), Because("operator", "residue.clear"), host, who, server_id))
 
     def why(self, host: str) -> tuple[Blocker, ...]:
         """Why a host is not empty, as the holder of the fleet sees it; nothing for a host that is, or is unknown."""

@@ -86,7 +86,8 @@ PARTS: dict[type, tuple[str, dict[str, str]]] = {
             "migration_key": "the migration that is in the way",
             "since": "since when",
             "detail": "more, in words",
-            "remedy": "a command that may help",
+            "remedy": "the next command that helps; null where there is none",
+            "project_id": "the server's project; null while unknown",
         },
     ),
     Note: (
@@ -123,7 +124,9 @@ SAMPLES: dict[str, Any] = {
             "not_attempted",
             "4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11",
             since=_AT - 900,
-            remedy="openstack server migrate --live-migration 4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11",
+            remedy="openstack --os-compute-api-version 2.30 server migrate --live-migration "
+            "4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11",
+            project_id="5f0c6d1e8a7b4c3d9e2f1a0b8c7d6e5f",
         ),
     ),
     "bus": "default",
@@ -301,7 +304,10 @@ def markdown() -> str:
         for _, wire_name, hint in members(kind):
             out.append(f"| `{wire_name}` | {word(hint, wire_name)} | {texts[wire_name]} |")
         out.append("")
-    out.append("## Blockers\n\nEvery kind of `blockers[]`:\n\n| kind | means |\n|---|---|")
+    out.append(
+        "## Blockers\n\nEvery kind of `blockers[]`; [blockers.md](blockers.md) says when each comes and what to do.\n\n"
+        "| kind | means |\n|---|---|"
+    )
     out += [f"| `{kind}` | {text} |" for kind, text in BLOCKER_KINDS.items()]
     return "\n".join(out) + "\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maintd.cli.common import Commands, Exit, ask_options, client, command, verbs
@@ -26,7 +26,8 @@ def add(commands: Commands) -> None:
     why = command(
         commands, "why", "say what keeps a host from being empty",
         do_why,
-        description="Every reason why a host is not empty: kind, server, since when, and what can be done about it.",
+        description="Every reason why a host is not empty: kind, server, project, since when, and the commands that "
+        "help. What is to be done comes before what goes by itself. docs/blockers.md explains every kind.",
         epilog="example:\n  maintd why cmp-17",
     )  # fmt: skip
     why.add_argument("host", metavar="HOST")
@@ -69,6 +70,7 @@ def add(commands: Commands) -> None:
         "maintd cannot see it, and believes you.",
     )  # fmt: skip
     clear.add_argument("host", metavar="HOST")
+    clear.add_argument("--server", metavar="SERVER_ID", help="only what this server may have left")
     ask_options(clear, inherited=True)
 
 
@@ -188,7 +190,7 @@ def do_hosts_show(args: argparse.Namespace) -> int:
     if args.json:
         print_json(host)
         return Exit.YES
-    fields(host, skip=("blockers", "warnings", "proof", "residue", "servers", "migrations", "drain"))
+    fields(host, skip=("summary", "blockers", "warnings", "proof", "residue", "servers", "migrations", "drain"))
     if host["servers"]:
         say("\nservers, as last known:")
         table(
@@ -207,7 +209,18 @@ def do_hosts_show(args: argparse.Namespace) -> int:
 def do_why(args: argparse.Namespace) -> int:
     host = client(args).get("hosts", args.host)
     if args.json:
-        keys = ("host", "empty", "closed", "checked_at", "emptied_at", "blockers", "warnings", "proof", "residue")
+        keys = (
+            "host",
+            "empty",
+            "closed",
+            "checked_at",
+            "emptied_at",
+            "summary",
+            "blockers",
+            "warnings",
+            "proof",
+            "residue",
+        )
         print_json({key: host[key] for key in keys})
     else:
         _why(host)
@@ -215,38 +228,55 @@ def do_why(args: argparse.Namespace) -> int:
 
 
 def _why(host: Mapping[str, Any]) -> None:
-    now, name, blockers = SystemClock().now(), clean(host["host"]), host["blockers"]
+    now, name = SystemClock().now(), clean(host["host"])
     checked = f"last verified {utc(host['checked_at'])}" if host["checked_at"] else "not verified yet"
     if host["empty"]:
         say(f"{name} is empty of Nova servers: proven {utc(host['emptied_at'])}.")
         for read in host["proof"]:
             say(f"  pass {read['pass']}  {utc(read['at'])}  {clean(read['read'])}: {read['count']}")
     else:
-        word = "not empty" if host["closed"] else "open"
-        say(f"{name} is {word}; {len(blockers)} in the way ({checked}).")
-    for blocker in blockers:
-        say()
-        _blocker(blocker, now)
+        say(f"{name} is {'not empty' if host['closed'] else 'open'}: {clean(host['summary'])} ({checked}).")
+    if host["drain"] is not None and host["drain"]["ended_at"] is None:
+        say(_drain_line(host, now))
+    _blockers(host["blockers"], now)
     if host["warnings"]:
         say("\nworth knowing, but not in the way:")
         for note in host["warnings"]:
             say(f"  {clean(note['kind'])}  {clean(note['server_id'])}  {clean(note['detail'])}")
 
 
-def _blocker(blocker: Mapping[str, Any], now: float) -> None:
-    line = f"  {clean(blocker['kind'])}"
-    if blocker["server_id"]:
-        line += f"  server {clean(blocker['server_id'])}"
-    if blocker["migration_key"]:
-        line += f"  migration {clean(blocker['migration_key'])}"
-    since = seconds_of(blocker["since"])
-    if since is not None:
-        line += f"  since {utc(since)} ({span(now - since)})"
-    say(line)
-    if blocker["detail"]:
-        say(f"      {clean(blocker['detail'])}")
-    if blocker["remedy"]:
-        say(f"      try: {clean(blocker['remedy'])}")
+def _drain_line(host: Mapping[str, Any], now: float) -> str:
+    drain, here = host["drain"], sum(s["host"] == host["host"] for s in host["servers"])
+    text = f"Draining since {utc(drain['started_at'])} ({_age(drain['started_at'], now)})"
+    if drain["stalled_at"]:
+        text += f", STALLED since {utc(drain['stalled_at'])} ({_age(drain['stalled_at'], now)})"
+    of = "" if drain["servers_total"] is None else f"; {drain['servers_total']} when it began"
+    return f"{text}: {here} server{'' if here == 1 else 's'} still here{of}."
+
+
+def _age(moment: str | None, now: float) -> str:
+    at = seconds_of(moment)
+    return "-" if at is None else span(now - at)
+
+
+def _blockers(blockers: Sequence[Mapping[str, Any]], now: float) -> None:
+    """A line for each, those of one kind from the oldest on, and then the commands, each once, to be copied."""
+    if not blockers:
+        return
+    order = {kind: place for place, kind in enumerate(dict.fromkeys(b["kind"] for b in blockers))}
+    rows = sorted(blockers, key=lambda b: (order[b["kind"]], b["since"] or "9"))
+    say()
+    table(
+        ["KIND", "SERVER", "PROJECT", "SINCE", "AGE", "DETAIL"],
+        ([b["kind"], b["server_id"], b.get("project_id"), utc(b["since"]), _age(b["since"], now), b["detail"]]
+         for b in rows),
+        indent=2,
+    )  # fmt: skip
+    commands = dict.fromkeys(clean(b["remedy"]) for b in rows if b["remedy"])
+    if commands:
+        say("\nwhat helps next:")
+        for one in commands:
+            say(f"  {one}")
 
 
 # --- drains, migrations, residue -------------------------------------------------------------------------------------
@@ -278,10 +308,7 @@ def do_drains_show(args: argparse.Namespace) -> int:
         print_json(drain)
         return Exit.YES
     fields(drain, skip=("blockers", "migrations"))
-    now = SystemClock().now()
-    for blocker in drain.get("blockers", ()):
-        say()
-        _blocker(blocker, now)
+    _blockers(drain.get("blockers", ()), SystemClock().now())
     return Exit.YES
 
 
@@ -338,22 +365,25 @@ def do_residue(args: argparse.Namespace) -> int:
         say("No residue is known.")
     else:
         table(
-            ["HOST", "SERVER", "KIND", "SINCE", "CLEARED", "BY", "DETAIL"],
-            ([r["host"], r["server_id"], r["kind"], utc(r["since"]), utc(r["cleared_at"]), r["cleared_by"], r["detail"]]
-             for r in rows),
+            ["HOST", "SERVER", "PROJECT", "KIND", "SINCE", "CLEARED", "BY", "DETAIL"],
+            ([r["host"], r["server_id"], r["project_id"], r["kind"], utc(r["since"]), utc(r["cleared_at"]),
+              r["cleared_by"], r["detail"]] for r in rows),
         )  # fmt: skip
     return Exit.YES
 
 
 def do_residue_clear(args: argparse.Namespace) -> int:
-    answer = client(args).post("residue", args.host, "clear", who=_who())
+    answer = client(args).post(
+        "residue", args.host, "clear", who=_who(), **({"server_id": args.server} if args.server else {})
+    )
     if args.json:
         print_json(answer)
     elif answer["cleared"] or answer["history_accepted"]:
         past = " and what nobody saw before maintd came" if answer["history_accepted"] else ""
         say(f"Cleared on {clean(args.host)}: {answer['cleared']} left behind{past}.")
     else:
-        say(f"Nothing is known to be left on {clean(args.host)}.")
+        whose = f" by {clean(args.server)}" if args.server else ""
+        say(f"Nothing is known to be left on {clean(args.host)}{whose}.")
     return Exit.YES
 
 

@@ -244,9 +244,7 @@ def _diff_drain(out: list[Event], before: Drain | None, drain: Drain, because: B
     if (was is None) == (is_ is None):
         return
     host = d.host(drain.host)
-    blocking = emptiness.known_blockers(d.slice(host), host) if host else ()
-    if not blocking and host is not None and host.finding is not None:
-        blocking = host.finding.blockers
+    blocking = emptiness.blockers(d.slice(host), host, d.policy, d.now) if host else ()
     event = events.DrainStalled if is_ is not None else events.DrainResumed
     out.append(
         event(

@@ -11,10 +11,13 @@ This module does not decide when to verify, how often, or what to publish; `redu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
+from maintd.domain import hindrances
 from maintd.domain.buses import silence, unheard
+from maintd.domain.copying import replace
 from maintd.domain.migrations import HOLDING_STATUSES, RELEASED_STATUSES
 from maintd.domain.model import (
     Blocker,
@@ -35,28 +38,62 @@ from maintd.domain.observations import MigrationSeen, PassRead, Read, ServerSeen
 DISABLED_TRAIT = "COMPUTE_STATUS_DISABLED"
 
 BLOCKER_KINDS: dict[str, str] = {
-    "not_closed": "the compute service is enabled, or the scheduler has not been told that it is disabled",
     "not_attempted": "a server is here that nobody has asked to move",
-    "moving": "a server is on its way out, or being confirmed or reverted",
-    "stalled": "a server is on its way out and stands still",
-    "last_attempt_failed": "the last attempt to move this server failed",
-    "cannot_live_migrate": "a server is here that cannot be moved live (stopped, or in a state that Nova refuses)",
+    "last_attempt_failed": "the last attempt to move this server failed, or was given up",
+    "cannot_live_migrate": "a server is here that Nova refuses to move live: for its state, or a device of its flavor",
     "unconfirmed_resize": "a resize or cold migration waits to be confirmed; the disks are still here",
     "soft_deleted": "a soft-deleted server still has its disks here",
-    "hidden_server": "the hypervisor call lists a server that the server list does not (a resize between cells)",
-    "incoming": "a server is on its way to this host",
-    "allocation": "Placement still holds resources here for a server or migration that has just left",
+    "stalled": "a server is on its way out and stands still",
+    "hidden_server": "the hypervisor call lists a server that the server list does not: a resize between cells",
     "residue": "a server may have left its disks, or still run here, though Nova lists it elsewhere or not at all",
     "history_unknown": "the host was down when it was first seen; what was evacuated or deleted before is not known",
+    "not_closed": "the compute service is enabled, or the scheduler has not been told that it is disabled",
     "cell_unknown": "the host's cell does not answer",
     "ambiguous_service": "there is not exactly one nova-compute service of this name",
     "several_nodes": "the service has more than one compute node, which cannot be judged",
-    "unverified": "the API has not been read to the end; the detail says why",
-    "verifying": "nothing is in the way that is known; the proof is under way",
-    "blind": "notifications may have been missed and are being made up for",
     "no_cloud": "no [cloud] is configured, so nothing can be proven",
+    "moving": "a server is on its way out, or being confirmed or reverted",
+    "incoming": "a server is on its way to this host",
+    "allocation": "Placement still holds resources here for a server or migration that has just left",
+    "unverified": "the API has not been read to the end; the detail says why",
+    "blind": "notifications may have been missed and are being made up for",
+    "verifying": "nothing is in the way that is known; the proof is under way",
 }
-"""Every kind of blocker there is, with what it means: a closed list."""
+"""Every kind of blocker there is, with what it means: a closed list. What an operator must do comes before what goes by
+itself; `docs/blockers.md` says of each when it comes and what to do."""
+
+_SUMMARY: dict[str, tuple[str, str]] = {
+    "not_attempted": ("1 server nobody has asked to move", "{} servers nobody has asked to move"),
+    "last_attempt_failed": ("1 whose last move failed", "{} whose last move failed"),
+    "cannot_live_migrate": ("1 that cannot be moved live", "{} that cannot be moved live"),
+    "unconfirmed_resize": ("1 unconfirmed resize", "{} unconfirmed resizes"),
+    "soft_deleted": ("1 soft-deleted server", "{} soft-deleted servers"),
+    "stalled": ("1 stalled on the way out", "{} stalled on the way out"),
+    "hidden_server": ("1 hidden by a resize between cells", "{} hidden by resizes between cells"),
+    "residue": ("1 that may have left something here", "{} that may have left something here"),
+    "history_unknown": ("what happened before maintd came is not known",) * 2,
+    "not_closed": ("the scheduler may still place servers here",) * 2,
+    "cell_unknown": ("its cell does not answer",) * 2,
+    "ambiguous_service": ("not exactly one compute service of this name",) * 2,
+    "several_nodes": ("more than one compute node, which maintd does not judge",) * 2,
+    "no_cloud": ("no cloud to ask is configured",) * 2,
+    "moving": ("1 on its way", "{} on their way"),
+    "incoming": ("1 coming here", "{} coming here"),
+    "allocation": (
+        "1 just gone, of which Placement holds resources",
+        "{} just gone, of which Placement holds resources",
+    ),
+    "unverified": ("Nova has not answered in full",) * 2,
+    "blind": ("notifications may have been missed",) * 2,
+    "verifying": ("nothing that is known, the proof is under way",) * 2,
+}
+
+
+def summary(found: Iterable[Blocker]) -> str:
+    """The blockers in a line, for an operator at night: what is to be done first, how much of it, and what goes on."""
+    counts = Counter(b.kind for b in found)
+    return ", ".join(_SUMMARY[kind][counts[kind] > 1].format(counts[kind]) for kind in BLOCKER_KINDS if counts[kind])
+
 
 _STANDING = frozenset({"unverified", "verifying", "blind", "allocation", "no_cloud", "cell_unknown", "not_closed"})
 """Blockers that do not say that something is on the host."""
@@ -76,79 +113,121 @@ class _Slice(Protocol):
     def residue(self) -> tuple[Residue, ...]: ...
 
 
-def server_blocker(
-    host: str,
-    server_id: str,
-    vm_state: str | None,
-    task_state: str | None,
-    *,
-    migration: Migration | None = None,
-    fault: str | None = None,
-    since: float | None = None,
-) -> Blocker:
-    """Why this server keeps the host from being empty, and the command that would get it away."""
-    key = migration.key if migration else None
-    if migration is not None and migration.destination == host and migration.source != host:
+def server_blocker(server: Server, host: Host, migration: Migration | None = None) -> Blocker:
+    """Why this server, which is on the host or on its way there, keeps it from being empty, and what to do next."""
+    server_id, state = server.server_id, server.vm_state
+    if migration is not None and migration.destination == host.name and migration.source != host.name:
         if migration.phase is not Phase.AWAITING_CONFIRMATION:
-            return Blocker("incoming", server_id, key, migration.begun_at, f"{migration.kind}: {migration.phase}")
-    if migration is not None and migration.source == host:
-        return migration_blocker(migration)
-    if vm_state in ("soft-delete", "soft-deleted", "soft_deleted"):
-        return Blocker(
-            "soft_deleted",
-            server_id,
-            since=since,
-            detail="its disks stay until Nova reclaims it",
-            remedy=f"openstack server delete --force {server_id}",
+            return _incoming(migration, server.project_id)
+    if migration is not None and migration.source == host.name:
+        return migration_blocker(migration, server.project_id)
+
+    def blocker(kind: str, detail: str | None, remedy: str | None, since: float | None = server.since) -> Blocker:
+        return Blocker(kind, server_id, None, since, detail, remedy, server.project_id)
+
+    if server.host != host.name and server.landing == host.name:
+        return blocker("incoming", "it is being built or unshelved here", None)
+    if state in ("soft-delete", "soft-deleted", "soft_deleted"):
+        detail = "its disks stay until Nova reclaims it; `openstack server restore` brings it back"
+        return blocker("soft_deleted", detail, f"openstack server delete --force {server_id}")
+    if state == "building":
+        return blocker("incoming", "it is being built here", None)
+    remedy, said = way_out(server, host)
+    hindrance = hindrances.known(server.hindrance)
+    if server.hindrance and hindrance is not None:
+        said = _joined(said, hindrances.sentence(server.hindrance))
+    if server.failed_at is not None or (server.fault and state != "error"):
+        return blocker("last_attempt_failed", _joined(server.fault, said), remedy, server.failed_at or server.since)
+    if state == "error":
+        said = _joined(f"it is in ERROR: {server.fault}" if server.fault else "it is in ERROR", said)
+        return blocker("cannot_live_migrate", said, remedy)
+    if state not in _LIVE:
+        return blocker("cannot_live_migrate", _joined(f"it is {state}", said), remedy)
+    if hindrance is not None and hindrance.refused:
+        return blocker("cannot_live_migrate", said, remedy)
+    task = f"task {server.task_state}" if server.task_state else None
+    return blocker("not_attempted", _joined(task, said), remedy)
+
+
+_LIVE = frozenset({None, "active", "paused"})
+"""States in which Nova takes a request to live-migrate; a state that is not known may be one of them."""
+
+
+def way_out(server: Server, host: Host) -> tuple[str | None, str | None]:
+    """The next command that helps to get this server off this host, and what is to be known before it is given.
+
+    Nova live-migrates what is active or paused, moves cold what is active or stopped, and evacuates, from a host that
+    is down, what is active, stopped or in ERROR; everything else has first to be brought into one of these states.
+    """
+    i, state = server.server_id, server.vm_state
+    if state == "resized":
+        return f"openstack server migration confirm {i}", "Nova moves it only once its resize is confirmed or reverted"
+    if host.forced_down or host.up is False:
+        if state in (None, "active", "stopped", "error"):
+            return f"openstack server evacuate {i}", "the host is down: make sure that its guests are, then evacuate it"
+        if state == "shelved":
+            return None, "the host is down: Nova offloads it only once nova-compute runs again"
+        return (
+            f"openstack server set --state error {i}",
+            "the host is down: make sure that its guests are; Nova evacuates it once it is marked as in ERROR",
         )
-    if vm_state == "building":
-        return Blocker("incoming", server_id, since=since, detail="it is being built here")
-    if fault:
-        return Blocker("last_attempt_failed", server_id, since=since, detail=fault, remedy=_move(server_id, vm_state))
-    if vm_state not in (None, "active", "paused"):
-        return Blocker(
-            "cannot_live_migrate",
-            server_id,
-            since=since,
-            detail=f"it is {vm_state}, and Nova live-migrates only active and paused servers",
-            remedy=_move(server_id, vm_state),
-        )
-    detail = f"task {task_state}" if task_state else None
-    return Blocker("not_attempted", server_id, since=since, detail=detail, remedy=_move(server_id, vm_state))
+    match state:
+        case "error":
+            return f"openstack server set --state active {i}", "look at it first; in this state Nova moves it nowhere"
+        case "suspended":
+            return f"openstack server resume {i}", "it can be moved once it runs"
+        case "rescued":
+            return f"openstack server unrescue {i}", "it can be moved once it is out of rescue"
+        case "shelved":
+            return (
+                f"openstack server unshelve --wait {i} && openstack server shelve --offload {i}",
+                "the client offloads only what it shelves itself",
+            )
+    hindrance = hindrances.known(server.hindrance)
+    if hindrance is not None and hindrance.refused and not hindrance.cold:
+        return f"openstack server shelve --offload {i}", None
+    if state in _LIVE and not (hindrance is not None and hindrance.refused):
+        return f"openstack --os-compute-api-version 2.30 server migrate --live-migration {i}", None
+    if state == "paused":
+        return f"openstack server unpause {i}", "it can be moved cold once it runs"
+    return f"openstack server migrate --wait {i} && openstack server migration confirm {i}", None
 
 
-def _move(server_id: str, vm_state: str | None) -> str:
-    if vm_state in (None, "active", "paused"):
-        return f"openstack server migrate --live-migration {server_id}"
-    if vm_state == "error":
-        return f"openstack server show {server_id}"
-    return f"openstack server migrate {server_id} && openstack server migration confirm {server_id}"
+def _joined(*parts: str | None) -> str | None:
+    return "; ".join(part for part in parts if part) or None
 
 
-def migration_blocker(migration: Migration) -> Blocker:
+def migration_blocker(migration: Migration, project_id: str | None = None) -> Blocker:
     """Why a migration away from a host still holds it."""
+    i, project_id = migration.server_id, migration.project_id or project_id
+
+    def blocker(kind: str, since: float | None, detail: str, remedy: str | None = None) -> Blocker:
+        return Blocker(kind, i, migration.key, since or None, detail, remedy, project_id)
+
+    what = f"{migration.kind}" + (f" to {migration.destination}" if migration.destination else "")
     if migration.phase is Phase.AWAITING_CONFIRMATION:
-        return Blocker(
-            "unconfirmed_resize",
-            migration.server_id,
-            migration.key,
-            migration.moved_at,
-            "it runs elsewhere, its disks are still here, and a revert brings it back",
-            f"openstack server migration confirm {migration.server_id}",
-        )
+        detail = _AWAITING if migration.source != migration.destination else _AWAITING_HERE
+        return blocker("unconfirmed_resize", migration.moved_at, detail, f"openstack server migration confirm {i}")
     if migration.stalled:
-        return Blocker(
-            "stalled",
-            migration.server_id,
-            migration.key,
-            migration.stalled_since,
-            f"{migration.kind} is {migration.phase}, {migration.stalled}",
-            f"openstack server migration show {migration.server_id} {migration.migration_id}"
-            if migration.migration_id
-            else None,
-        )
+        remedy = f"openstack server migration list --server {i}"
+        abortable = migration.phase in (Phase.QUEUED, Phase.PREPARING, Phase.RUNNING) and not migration.post_copy
+        if migration.kind is Kind.LIVE and abortable and migration.migration_id is not None:
+            number = migration.migration_id
+            remedy = f"openstack --os-compute-api-version 2.65 server migration abort {i} {number}"
+        detail = f"{what}: {migration.phase}, {migration.stalled}"
+        return blocker("stalled", migration.stalled_since, detail, remedy)
+    return blocker("moving", migration.begun_at, f"{what}: {migration.phase}")
+
+
+_AWAITING = "it runs elsewhere, its disks are still here, and a revert brings it back"
+_AWAITING_HERE = "it was resized in place; it stays here, and Nova moves it only once that is confirmed or reverted"
+
+
+def _incoming(migration: Migration, project_id: str | None) -> Blocker:
+    come = f"{migration.kind}" + (f" from {migration.source}" if migration.source else "") + f": {migration.phase}"
+    project_id = migration.project_id or project_id
     return Blocker(
-        "moving", migration.server_id, migration.key, migration.begun_at, f"{migration.kind}: {migration.phase}"
+        "incoming", migration.server_id, migration.key, migration.begun_at or None, come, project_id=project_id
     )
 
 
@@ -158,73 +237,96 @@ def known_blockers(slice_: _Slice, host: Host, *, accept_residue: bool = False) 
     out: list[Blocker] = []
     named: set[str] = set()
     for s in slice_.servers:
-        if s.host == host.name:
+        if host.name in (s.host, s.landing):
             named.add(s.server_id)
-            out.append(
-                server_blocker(
-                    host.name,
-                    s.server_id,
-                    s.vm_state,
-                    s.task_state,
-                    migration=by_server.get(s.server_id),
-                    fault=s.fault,
-                    since=s.seen_at or None,
-                )
-            )
-        elif s.landing == host.name:
-            named.add(s.server_id)
-            out.append(Blocker("incoming", s.server_id, since=s.seen_at, detail="it is being built or unshelved here"))
+            out.append(server_blocker(s, host, by_server.get(s.server_id) if s.host == host.name else None))
     for m in slice_.migrations:
         if m.server_id in named:
             continue
         if m.source == host.name:
             out.append(migration_blocker(m))
         elif m.destination == host.name:
-            out.append(Blocker("incoming", m.server_id, m.key, m.begun_at, f"{m.kind}: {m.phase}"))
+            out.append(_incoming(m, None))
     if not accept_residue:
-        out.extend(residue_blocker(r) for r in slice_.residue)
+        out.extend(residue_blocker(r) for r in slice_.residue if r.cleared_at is None)
     return tuple(out)
+
+
+_EVACUATED = "it was evacuated; its disks, and perhaps its guest, stay until nova-compute runs here again"
+_DELETED = "it was deleted while the host could not be reached; its guest and disks may still be here"
+_LOOK = "look, then say so"
 
 
 def residue_blocker(residue: Residue) -> Blocker:
     """Why residue keeps a host from being called empty."""
-    if residue.kind == "evacuated":
-        detail = "it was evacuated; its disks, and perhaps its guest, stay until nova-compute runs here again"
-    else:
-        detail = "it was deleted while the host could not be reached; its guest and disks may still be here"
+    detail = residue.detail or (_EVACUATED if residue.kind == "evacuated" else _DELETED)
+    return _residue(residue.host, residue.server_id, residue.since, detail, residue.project_id)
+
+
+def _residue(host: str, server_id: str, since: float | None, detail: str, project_id: str | None) -> Blocker:
     return Blocker(
         "residue",
-        residue.server_id,
-        since=residue.since,
-        detail=residue.detail or detail,
-        remedy=f"maintd residue clear {residue.host}   (after looking)",
+        server_id,
+        since=since,
+        detail=f"{detail}: {_LOOK}",
+        remedy=f"maintd residue clear {host} --server {server_id}",
+        project_id=project_id,
     )
 
 
 def blockers(slice_: _Slice, host: Host, policy: Policy, now: float) -> tuple[Blocker, ...]:
-    """Why the host is not empty, for people. Empty only for a host that is proven so."""
+    """Why the host is not empty, for people. Empty only for a host that is proven so.
+
+    What is held of the host and what its last pass found are one list, in the order of `BLOCKER_KINDS`: a server is in
+    it once (and once more for its residue), as it is known now, with what only the pass knew. A server that only the
+    hypervisor call shows is said to be hidden, whatever else is held of it.
+    """
     if host.emptied:
         return ()
+    found = host.finding.blockers if host.finding is not None and host.closed else ()
+    found_at = host.finding.at if host.finding is not None else None
+    hidden = {b.server_id for b in found if b.kind == "hidden_server"}
     out: list[Blocker] = []
     if not host.closed:
         out.append(_not_closed(host, "the compute service is enabled"))
     if host.cell_unknown:
-        out.append(Blocker("cell_unknown", detail=BLOCKER_KINDS["cell_unknown"]))
+        out.append(_cell_unknown(host))
     if not policy.has_cloud:
         out.append(Blocker("no_cloud", detail=BLOCKER_KINDS["no_cloud"]))
+    if len(host.nodes) > 1:
+        out.append(_several_nodes(len(host.nodes)))
     known = known_blockers(slice_, host, accept_residue=policy.accept_residue)
-    out.extend(known)
-    if host.history_unknown:
+    out.extend(b for b in known if b.kind == "residue" or b.server_id not in hidden)
+    if host.history_unknown and not policy.accept_residue:
         out.append(_history_unknown(host))
-    said = {(b.kind, b.server_id) for b in out}
-    servers = {b.server_id for b in known if b.server_id}
-    if host.finding is not None and host.closed:
-        for b in host.finding.blockers:
-            if (b.kind, b.server_id) not in said and (b.server_id is None or b.server_id not in servers):
-                out.append(b)
+    here = {b.server_id: place for place, b in enumerate(out) if b.server_id and b.kind != "residue"}
+    left = {b.server_id: place for place, b in enumerate(out) if b.server_id and b.kind == "residue"}
+    said = {b.kind: place for place, b in enumerate(out) if b.server_id is None}
+    for b in found:
+        places: dict[str, int] = left if b.kind == "residue" else here
+        place = places.get(b.server_id) if b.server_id is not None else said.get(b.kind)
+        if place is None:
+            out.append(replace(b, since=found_at) if b.since is None else b)
+        elif out[place].kind == b.kind:
+            out[place] = _completed(out[place], b)
     if not out:
-        out.append(Blocker("verifying", detail=BLOCKER_KINDS["verifying"]))
-    return tuple(out)
+        out.append(Blocker("verifying", since=found_at, detail=BLOCKER_KINDS["verifying"]))
+    return tuple(sorted(out, key=lambda b: _ORDER.index(b.kind)))
+
+
+_ORDER = tuple(BLOCKER_KINDS)
+
+
+def _completed(blocker: Blocker, by: Blocker) -> Blocker:
+    """A blocker, and what only another one about the same knows."""
+    return replace(
+        blocker,
+        migration_key=blocker.migration_key or by.migration_key,
+        since=blocker.since if blocker.since is not None else by.since,
+        detail=blocker.detail or by.detail,
+        remedy=blocker.remedy or by.remedy,
+        project_id=blocker.project_id or by.project_id,
+    )
 
 
 def _not_closed(host: Host, detail: str) -> Blocker:
@@ -233,12 +335,35 @@ def _not_closed(host: Host, detail: str) -> Blocker:
     )
 
 
+def _cell_unknown(host: Host) -> Blocker:
+    detail = "the host's cell does not answer: what is on it is not known; see to the cell's database and message bus"
+    return Blocker("cell_unknown", detail=detail, remedy=_services(host.name))
+
+
+def ambiguous_blocker(host: str, count: int) -> Blocker:
+    """Why a host is not judged under whose name there is not exactly one compute service."""
+    return Blocker("ambiguous_service", detail=f"os-services lists {count} of this name", remedy=_services(host))
+
+
+def _services(host: str) -> str:
+    return f"openstack compute service list --service nova-compute --host {host}"
+
+
+def _several_nodes(count: int) -> Blocker:
+    return Blocker(
+        "several_nodes",
+        detail=f"{count} compute nodes (Ironic, for one): maintd judges only hosts that have one, and never calls this "
+        "one empty",
+        remedy="openstack hypervisor list --long",
+    )
+
+
 def _history_unknown(host: Host) -> Blocker:
     return Blocker(
         "history_unknown",
-        since=host.down_since,
-        detail=BLOCKER_KINDS["history_unknown"],
-        remedy=f"maintd residue clear {host.name}   (after looking)",
+        since=host.down_since or host.seen_at or None,
+        detail=f"{BLOCKER_KINDS['history_unknown']}: {_LOOK}",
+        remedy=f"maintd residue clear {host.name}",
     )
 
 
@@ -295,11 +420,13 @@ def judge_pass(
     since: float | None,
     leftovers: dict[str, float],
     policy: Policy,
+    held: Callable[[str], Server | None] = lambda server_id: None,
 ) -> tuple[Finding, dict[str, float]]:
     """What a pass found. Returns the finding and the leftover consumers with when each was first seen.
 
-    `accepted`: servers whose evacuation from here an operator has looked at. `since`: when the host was closed;
-    failed rows older than that are no warnings. `leftovers`: from earlier passes.
+    `held`: what is held of a server, for what a row does not tell (since when, whose). `accepted`: servers whose
+    evacuation from here an operator has looked at. `since`: when the host was closed; failed rows older than that
+    are no warnings. `leftovers`: from earlier passes.
     """
     missing = spoilt(reads)
     if missing:
@@ -313,9 +440,9 @@ def judge_pass(
     services = [s for s in services if s.host == name]
     service = services[0] if len(services) == 1 else None
     if service is None:
-        out.append(Blocker("ambiguous_service", detail=f"os-services lists {len(services)} of this name"))
+        out.append(ambiguous_blocker(name, len(services)))
     elif service.cell_unknown:
-        out.append(Blocker("cell_unknown", detail=BLOCKER_KINDS["cell_unknown"]))
+        out.append(_cell_unknown(host))
     elif not (service.disabled or service.forced_down):
         out.append(_not_closed(host, "the compute service is enabled"))
     elif service.up and not service.forced_down:
@@ -325,14 +452,13 @@ def judge_pass(
                 Blocker(
                     "not_closed",
                     detail=f"the service is disabled, but its provider lacks {DISABLED_TRAIT}: the scheduler may "
-                    "still place servers here",
-                    remedy="wait a minute for nova-compute to mend it, or disable the service again",
+                    "still place servers here; nova-compute mends that within a minute or so, else restart it",
                 )
             )
 
     roots = {r.target for r in seen if r.read is Read.HYPERVISOR}
     if len(roots) > 1:
-        out.append(Blocker("several_nodes", detail=f"{len(roots)} compute nodes"))
+        out.append(_several_nodes(len(roots)))
 
     rows = {m.migration_uuid: m for r in seen if r.read is Read.MIGRATIONS for m in _rows(r)}
     first_rows, later = _split_rows(seen)
@@ -351,11 +477,10 @@ def judge_pass(
         if row is not None and not (row.status == "finished" and row.source != name):
             out.append(_row_blocker(row, name))
         else:
-            out.append(server_blocker(name, server_id, s.vm_state, s.task_state, fault=s.fault))
-    out.extend(
-        Blocker("hidden_server", i, detail=BLOCKER_KINDS["hidden_server"]) for i in sorted(on_hypervisor - set(listed))
-    )
-    out.extend(_row_blocker(m, name) for i, m in sorted(moving.items()) if i not in listed)
+            out.append(server_blocker(_as_held(s, held), host))
+    hidden = on_hypervisor - set(listed)
+    out.extend(hidden_blocker(i, moving.get(i), held(i)) for i in sorted(hidden))
+    out.extend(_row_blocker(m, name) for i, m in sorted(moving.items()) if i not in listed and i not in hidden)
 
     asked = {r.target: r for r in seen if r.read is Read.CONSUMER}
     explained = set(listed) | on_hypervisor | set(moving) | set(holding)
@@ -367,19 +492,21 @@ def judge_pass(
         held_by = rows.get(consumer)
         if held_by is None and (reading is None or (server is not None and _is_coming(server))):
             why = "a build or unshelve has been scheduled to this host" if server else "Placement holds it here"
-            out.append(Blocker("incoming", consumer, detail=why))
+            whose = server.project_id if server else None
+            out.append(Blocker("incoming", consumer, detail=why, project_id=whose))
             continue
         if server is not None and server.host == name:
-            out.append(server_blocker(name, consumer, server.vm_state, server.task_state))
+            out.append(server_blocker(_as_held(server, held), host))
             continue
         still[consumer] = leftovers.get(consumer, at)
         held_for_s = at - still[consumer]
-        whose = held_by.server_id if held_by else consumer
+        whom = held_by.server_id if held_by else consumer
         if held_for_s < policy.leftover_grace_s:
             detail = f"held by {'migration' if held_by else 'server'} {consumer}"
-            out.append(Blocker("allocation", whose, since=still[consumer], detail=detail))
+            of = (held_by.project_id if held_by else None) or (server.project_id if server else None)
+            out.append(Blocker("allocation", whom, since=still[consumer], detail=detail, project_id=of))
         else:
-            warnings.append(Note("leftover_allocation", whose, f"Placement still holds resources here for {consumer}"))
+            warnings.append(Note("leftover_allocation", whom, f"Placement still holds resources here for {consumer}"))
 
     for m in sorted(rows.values(), key=lambda row: row.migration_id):
         recent = since is not None and (m.updated_at or m.created_at or 0.0) >= since
@@ -396,7 +523,8 @@ def judge_pass(
         out.append(_history_unknown(host))
     buses = tuple(buses)
     if missing_buses := unheard(host, buses):
-        out.append(Blocker("blind", detail=silence(buses, missing_buses)))
+        blind = [b.blind_from for b in buses if b.name in missing_buses and b.blind_from is not None]
+        out.append(Blocker("blind", since=min(blind, default=None), detail=silence(buses, missing_buses)))
     proof = tuple(
         ProofRead(str(r.read), pass_number, r.seen_at, len(r.found)) for r in seen if r.read is not Read.CONSUMER
     )
@@ -435,26 +563,62 @@ def _split_rows(seen: Collection[PassRead]) -> tuple[list[MigrationSeen], list[M
     return first, later
 
 
+def _as_held(seen: ServerSeen, held: Callable[[str], Server | None]) -> Server:
+    """A row of the server list, with what is remembered of the server."""
+    known = held(seen.server_id)
+    same = known is not None and known.host == seen.host
+    return Server(
+        seen.server_id,
+        seen.project_id or (known.project_id if known else None),
+        host=seen.host,
+        vm_state=seen.vm_state,
+        task_state=seen.task_state,
+        fault=seen.fault or (known.fault if known and same else None),
+        since=known.since if known and same else None,
+        failed_at=known.failed_at if known and same else None,
+        hindrance=seen.hindrance if seen.hindrance is not None else (known.hindrance if known else None),
+    )
+
+
+def hidden_blocker(server_id: str, row: MigrationSeen | None, known: Server | None) -> Blocker:
+    """A server that the hypervisor call alone shows: its row here is hidden while a resize to another cell waits."""
+    project_id = (row.project_id if row else None) or (known.project_id if known else None)
+    since = (row.updated_at or row.created_at) if row else None
+    if row is not None and row.status == "finished":
+        detail = f"a resize between cells waits to be confirmed: {_AWAITING}"
+        return Blocker(
+            "hidden_server",
+            server_id,
+            since=since,
+            detail=detail,
+            remedy=f"openstack server migration confirm {server_id}",
+            project_id=project_id,
+        )
+    return Blocker(
+        "hidden_server",
+        server_id,
+        since=since,
+        detail=f"{BLOCKER_KINDS['hidden_server']}, or a row that Nova forgot",
+        remedy=f"openstack server migration list --server {server_id}",
+        project_id=project_id,
+    )
+
+
 def _row_blocker(row: MigrationSeen, host: str) -> Blocker:
-    since = row.created_at
+    server_id, project_id = row.server_id, row.project_id
+
+    def blocker(kind: str, detail: str, remedy: str | None = None, since: float | None = row.created_at) -> Blocker:
+        return Blocker(kind, server_id, since=since, detail=detail, remedy=remedy, project_id=project_id)
+
     if row.status not in HOLDING_STATUSES:
-        return Blocker("moving", row.server_id, since=since, detail=f"{row.kind} in unknown status {row.status!r}")
+        return blocker("moving", f"{row.kind} in unknown status {row.status!r}")
     if row.kind is Kind.EVACUATION and row.status == "done" and row.source == host:
-        return Blocker(
-            "residue",
-            row.server_id,
-            since=since,
-            detail="it was evacuated; its disks, and perhaps its guest, stay until nova-compute runs here again",
-            remedy=f"maintd residue clear {host}   (after looking)",
-        )
+        return _residue(host, server_id, row.created_at, _EVACUATED, project_id)
     if row.status == "finished" and row.source == host:
-        return Blocker(
-            "unconfirmed_resize",
-            row.server_id,
-            since=since,
-            detail="it runs elsewhere, its disks are still here, and a revert brings it back",
-            remedy=f"openstack server migration confirm {row.server_id}",
-        )
+        detail = _AWAITING if row.destination != host else _AWAITING_HERE
+        since = row.updated_at or row.created_at
+        return blocker("unconfirmed_resize", detail, f"openstack server migration confirm {server_id}", since)
     if row.destination == host and row.source != host:
-        return Blocker("incoming", row.server_id, since=since, detail=f"{row.kind}: {row.status}")
-    return Blocker("moving", row.server_id, since=since, detail=f"{row.kind}: {row.status}")
+        come = f"{row.kind}" + (f" from {row.source}" if row.source else "")
+        return blocker("incoming", f"{come}: {row.status}")
+    return blocker("moving", f"{row.kind}" + (f" to {row.destination}" if row.destination else "") + f": {row.status}")

@@ -59,7 +59,10 @@ class Because:
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One reason why a host is not empty; `kind` is one of `emptiness.BLOCKER_KINDS`."""
+    """One reason why a host is not empty; `kind` is one of `emptiness.BLOCKER_KINDS`.
+
+    `remedy` is the next command that helps, or None where there is none. `project_id` is the server's.
+    """
 
     kind: str
     server_id: str | None = None
@@ -67,6 +70,7 @@ class Blocker:
     since: float | None = None
     detail: str | None = None
     remedy: str | None = None
+    project_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,11 @@ class Server:
 
     `updated_at` is Nova's row version (1 s), `versioned_at` the emitter's clock of that knowledge; together they tell
     stale from new. A deleted server is remembered for a while, so that a late message cannot bring it back.
+
+    `since` is when what is now the case began: on this host, in this state. `failed_at` is when the last attempt to
+    move it failed or was given up, until another begins or it is elsewhere; `fault` is then what Nova said of it, else
+    what Nova says of a server in ERROR. `hindrance` is what its flavor says against moving it live (`hindrances.py`);
+    "" where it says nothing, None while it is not known.
     """
 
     server_id: str
@@ -181,6 +190,9 @@ class Server:
     seen_at: float = 0.0
     deleted_at: float | None = None
     fault: str | None = None
+    since: float | None = None
+    failed_at: float | None = None
+    hindrance: str | None = None
 
     @property
     def key(self) -> str:
@@ -283,6 +295,7 @@ class Residue:
     detail: str | None = None
     cleared_at: float | None = None
     cleared_by: str | None = None
+    project_id: str | None = None
 
     @property
     def key(self) -> str:

@@ -231,13 +231,31 @@ def end(d: Draft, m: Migration, phase: Phase, status: str | None) -> None:
     if server is None or server.deleted_at is not None:
         return
     if phase is Phase.COMPLETED and m.destination and server.host == m.source and m.source != m.destination:
-        d.put(replace(server, host=m.destination, task_state=None, seen_at=d.now))
+        arrived = replace(server, host=m.destination, task_state=None, seen_at=d.now)
+        d.put(replace(arrived, since=d.now, failed_at=None, fault=None))
         moved(d, m.source, m.destination)
-    elif phase is Phase.FAILED and not m.aborted:
-        fault = m.fault or f"{m.kind} to {m.destination or 'nowhere'} failed"
-        d.put(replace(server, fault=fault))
+    elif phase is not Phase.COMPLETED and (m.source in (None, server.host) or server.vm_state == "error"):
+        said = m.fault or (server.fault if server.vm_state == "error" else None)
+        d.put(replace(server, failed_at=d.now, fault=said or _ending(m, phase, status)))
     if m.kind is Kind.EVACUATION and m.source and phase is Phase.COMPLETED:
         leave_residue(d, m.source, m.server_id, "evacuated", m.migration_uuid)
+
+
+def _ending(m: Migration, phase: Phase, status: str | None) -> str:
+    """How an attempt ended of which Nova said no fault."""
+    what = f"the {m.kind}" if m.kind is not Kind.COLD else "the cold migration"
+    if m.destination is not None and m.destination != m.source:
+        what += f" to {m.destination}"
+    if phase is Phase.FAILED and not m.aborted:
+        return f"{what} failed, and Nova has not said why"
+    return f"{what} was {'reverted' if status == 'reverted' else 'cancelled'}"
+
+
+def forget_failure(d: Draft, server_id: str) -> None:
+    """A new attempt to move the server has begun: what was said of the last one is over."""
+    server = d.server(server_id)
+    if server is not None and server.failed_at is not None:
+        d.put(replace(server, failed_at=None, fault=None))
 
 
 def fold_task_failed(d: Draft, o: TaskFailed) -> None:
@@ -258,7 +276,7 @@ def fold_task_failed(d: Draft, o: TaskFailed) -> None:
         if wait_s == 0.0:
             end(d, new, Phase.FAILED, None)
     elif server is not None and server.deleted_at is None and o.task != "build_instances":
-        d.put(replace(server, fault=o.fault or f"{o.task} failed"))
+        d.put(replace(server, failed_at=d.now, fault=o.fault or f"{o.task} failed"))
         d.touch(server.host)
     elif server is not None and server.landing:
         d.touch(server.landing)
@@ -281,6 +299,8 @@ def judge_migration(d: Draft, key: str) -> None:
     m = d.changed.get((Migration, key))
     if not isinstance(m, Migration) or not m.open or (Migration, key) in d.forgotten:
         return
+    if d.fleet.migration(key) is None:
+        forget_failure(d, m.server_id)
     queue_moved_at = None
     if m.phase in (Phase.ASKED, Phase.QUEUED) and m.kind is Kind.LIVE and m.source:
         others = [

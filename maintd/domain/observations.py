@@ -82,6 +82,7 @@ class ServerSeen:
     percent: int | None = None
     fault: str | None = None
     asked_at: float | None = None  # API rows: when the question was sent; what the bus said since then wins
+    hindrance: str | None = None  # see `hindrances.of_flavor`; None where the flavor's extra specs are not shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,12 +299,16 @@ class DrainRequested:
 
 @dataclass(frozen=True, slots=True)
 class ResidueCleared:
-    """An operator said that nothing of the residue is left on the host, or accepts a history nobody saw."""
+    """An operator said that nothing of the residue is left on the host, or accepts a history nobody saw.
+
+    With a `server_id` the word is about that server alone, and nothing is accepted but that.
+    """
 
     seen_at: float
     because: Because
     host: str
     who: str | None = None
+    server_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

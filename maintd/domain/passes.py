@@ -82,6 +82,7 @@ def fold_pass_read(d: Draft, o: PassRead) -> None:
         since=min(begun) - CLOCK_MARGIN_S if begun else None,  # rows are dated in whole seconds, by other clocks
         leftovers=dict(v.leftovers),
         policy=d.policy,
+        held=d.server,
     )
     over = replace(over, leftovers=tuple(sorted(leftovers.items())))
     if finding.blockers:

@@ -39,7 +39,16 @@ def fell_while_down(host: Host, at: float | None) -> bool:
 
 def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid: str | None = None) -> None:
     held = d.host(host)
-    residue = Residue(host, server_id, kind, d.now, held.service_uuid if held else None, migration_uuid=migration_uuid)
+    server = d.server(server_id)
+    residue = Residue(
+        host,
+        server_id,
+        kind,
+        d.now,
+        held.service_uuid if held else None,
+        migration_uuid=migration_uuid,
+        project_id=server.project_id if server else None,
+    )
     old = d.residue(residue.key)
     if old is None or (
         old.cleared_at is not None and migration_uuid and old.migration_uuid not in (None, migration_uuid)
@@ -148,9 +157,10 @@ def accepted(d: Draft, host: str, reads: tuple[object, ...]) -> list[str]:
 
 def fold_residue_cleared(d: Draft, o: ResidueCleared) -> None:
     for r in d.residue_on(o.host):
-        clear_residue(d, r, o.who or "operator")
+        if o.server_id in (None, r.server_id):
+            clear_residue(d, r, o.who or "operator")
     known = d.host(o.host)
-    if known is not None and known.history_unknown:
+    if o.server_id is None and known is not None and known.history_unknown:
         d.put(replace(known, history_unknown=False))
         d.named(o.host)
         d.touch(o.host)

@@ -82,18 +82,23 @@ def _fold_server_row(d: Draft, o: ServerSeen) -> None:
     landing = o.landing if o.host is None else None
     if landing is None and o.host is None and known is not None and known.landing and o.vm_state != "error":
         landing = known.landing
+    vm_state = o.vm_state if o.vm_state is not None else (known.vm_state if known else None)
+    since, failed_at, fault = _history(known, o, landing, vm_state)
     new = Server(
         server_id=o.server_id,
         project_id=o.project_id or (known.project_id if known else None),
         name=o.name or (known.name if known else None),
         host=o.host,
         landing=landing,
-        vm_state=o.vm_state if o.vm_state is not None else (known.vm_state if known else None),
+        vm_state=vm_state,
         task_state=o.task_state,
         updated_at=version if version is not None else (known.updated_at if known else None),
         versioned_at=o.emitted_at if o.asked_at is None else (known.versioned_at if known else 0.0),
         seen_at=o.seen_at,
-        fault=known.fault if known and known.host == o.host else None,
+        fault=fault,
+        since=since,
+        failed_at=failed_at,
+        hindrance=o.hindrance if o.hindrance is not None else (known.hindrance if known else None),
     )
     if known is not None and _same_server(known, new):
         if known.updated_at == new.updated_at:
@@ -111,14 +116,31 @@ def _fold_server_row(d: Draft, o: ServerSeen) -> None:
         d.touch(known.landing if known else None, new.landing)
 
 
+def _history(
+    known: Server | None, o: ServerSeen, landing: str | None, vm_state: str | None
+) -> tuple[float | None, float | None, str | None]:
+    """Since when it is as it is, when an attempt to move it failed, and what Nova said of that, or of its ERROR."""
+    if known is None or known.host != o.host or known.landing != landing:
+        return o.seen_at, None, o.fault if vm_state == "error" else None
+    since = known.since if known.vm_state == vm_state else o.seen_at
+    fault = known.fault
+    if vm_state == "error":
+        fault = fault if o.fault is None or (fault and o.fault in fault) else o.fault  # the bus has the name as well
+    elif known.vm_state == "error" and known.failed_at is None:
+        fault = None  # it was about that state, which is over
+    return since, known.failed_at, fault
+
+
 def _same_server(a: Server, b: Server) -> bool:
-    return (a.host, a.landing, a.vm_state, a.task_state, a.name, a.project_id) == (
+    return (a.host, a.landing, a.vm_state, a.task_state, a.name, a.project_id, a.fault, a.hindrance) == (
         b.host,
         b.landing,
         b.vm_state,
         b.task_state,
         b.name,
         b.project_id,
+        b.fault,
+        b.hindrance,
     )
 
 

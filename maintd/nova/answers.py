@@ -24,6 +24,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from maintd.domain.hindrances import of_flavor
 from maintd.domain.model import Because, Kind, Progress
 from maintd.domain.observations import (
     MigrationSeen,
@@ -257,8 +258,16 @@ def _server(row: Mapping[str, Any], answer: Answer) -> ServerSeen | None:
         deleted=gone or vm_state == "deleted" or row.get("status") == "DELETED",
         percent=_number(row, "progress") if task_state == "migrating" else None,
         fault=_text(fault, "message") if isinstance(fault, dict) else None,
+        hindrance=_hindrance(row),
         asked_at=answer.since,
     )
+
+
+def _hindrance(row: Mapping[str, Any]) -> str | None:
+    """What the flavor says against moving it live; None where its extra specs are not shown (before 2.61, no right)."""
+    flavor = row.get("flavor")
+    specs = flavor.get("extra_specs") if isinstance(flavor, dict) else None
+    return of_flavor(specs) if isinstance(specs, dict) else None
 
 
 def _servers_whole(host: str | None) -> Callable[[Answer, float, Iterable[Any]], tuple[Observation, ...]]:

@@ -353,7 +353,11 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
             "departures": _departures_of,
         },
     ),
-    Server: Shelf(Server, tables.servers, restore=_few("project_id", "host", "landing", "vm_state", "task_state")),
+    Server: Shelf(
+        Server,
+        tables.servers,
+        restore=_few("project_id", "host", "landing", "vm_state", "task_state", "hindrance"),
+    ),
     Migration: Shelf(
         Migration,
         tables.migrations,
@@ -376,7 +380,7 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
         extra={"is_open": attrgetter("open")},
     ),
     Drain: Shelf(Drain, tables.drains, restore={**_flags(Drain), **_few("host")}),
-    Residue: Shelf(Residue, tables.residue, restore=_few("host", "kind")),
+    Residue: Shelf(Residue, tables.residue, restore=_few("host", "kind", "project_id")),
     Bus: Shelf(Bus, tables.buses, restore=_flags(Bus)),
     Knowledge: Shelf(Knowledge, tables.knowledge, extra={"name": attrgetter("key")}),
 }

@@ -95,6 +95,9 @@ servers = _table(
     Column("seen_at", Double, nullable=False),
     Column("deleted_at", Double),
     Column("fault", Text),
+    Column("since", Double),
+    Column("failed_at", Double),
+    Column("hindrance", Name),
 )
 
 migrations = _table(
@@ -160,6 +163,7 @@ residue = _table(
     Column("detail", Text),
     Column("cleared_at", Double, index=True),
     Column("cleared_by", Text),
+    Column("project_id", Name),
 )
 
 buses = _table(

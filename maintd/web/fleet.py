@@ -15,7 +15,7 @@ import falcon
 
 import maintd
 from maintd.domain.buses import silence
-from maintd.domain.emptiness import blockers
+from maintd.domain.emptiness import blockers, summary
 from maintd.domain.events import wire
 from maintd.domain.model import Bus, Drain, Host, HostSlice, Migration
 from maintd.web.asking import LIMIT_MAX, Asked, bad, unknown
@@ -71,6 +71,7 @@ def _detail(asked: Asked, found: HostSlice) -> dict[str, Any]:
     reasons = blockers(held, one, asked.web.policy, asked.web.clock.now())
     return {
         **host_shape(one, asked.web.store.reading.buses()),
+        "summary": summary(reasons),
         "blockers": wire(reasons),
         "warnings": [] if finding is None else wire(finding.warnings),
         "proof": [] if finding is None else wire(finding.proof),
@@ -108,7 +109,7 @@ def drain(asked: Asked, drain_id: str) -> dict[str, Any]:
     if now is not None:
         detail = _detail(asked, now)
         out["servers_remaining"] = len(detail["servers"])
-        out.update({name: detail[name] for name in ("empty", "blockers", "migrations")})
+        out.update({name: detail[name] for name in ("empty", "summary", "blockers", "migrations")})
     return out
 
 
@@ -173,16 +174,20 @@ def residue(asked: Asked) -> dict[str, Any]:
 
 
 def clear_residue(asked: Asked, host: str) -> dict[str, Any]:
-    """POST /v1/residue/{host}/clear {"who": NAME}: an operator has seen to it that nothing is left on the host."""
-    asked.only("who")
-    who = asked.body.get("who")
-    if who is not None and not isinstance(who, str):
-        raise bad("who must be a text.")
+    """POST /v1/residue/{host}/clear {"who": NAME}: an operator has seen to it that nothing is left on the host.
+
+    With "server_id" that is said of one server only; a history that nobody saw is then not accepted.
+    """
+    asked.only("who", "server_id")
+    who, server_id = asked.body.get("who"), asked.body.get("server_id")
+    for name, text in (("who", who), ("server_id", server_id)):
+        if text is not None and not isinstance(text, str):
+            raise bad(f"{name} must be a text.")
     before = _slice(asked, host)
-    open_before = [r for r in before.residue if r.cleared_at is None]
-    accepted = before.host.history_unknown
+    open_before = [r for r in before.residue if r.cleared_at is None and server_id in (None, r.server_id)]
+    accepted = before.host.history_unknown and server_id is None
     if open_before or accepted:
-        asked.web.clear_residue(host, who)
+        asked.web.clear_residue(host, who, server_id)
     return {"host": host, "cleared": len(open_before), "history_accepted": accepted}
 
 

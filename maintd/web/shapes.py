@@ -21,7 +21,9 @@ _HOST: Final = (
     "service_uuid disabled disabled_reason forced_down up down_since closed closed_at found history_unknown"
     " emptied_at drain_id heard_on seen_at"
 ).split()
-_SERVER: Final = "server_id project_id name host landing vm_state task_state fault updated_at seen_at".split()
+_SERVER: Final = (
+    "server_id project_id name host landing vm_state task_state since fault failed_at hindrance updated_at seen_at"
+).split()
 _MIGRATION: Final = (
     "migration_id migration_uuid server_id kind phase status source destination begun_at moved_at updated_at ended_at"
     " stalled stalled_since aborted post_copy percent progress sampled_at request_id fault"
@@ -30,7 +32,9 @@ _DRAIN: Final = (
     "drain_id host started_at reason forced_down found requested servers_total moved_at stalled_at ended_at outcome"
     " removed"
 ).split()
-_RESIDUE: Final = "host server_id kind since service_uuid migration_uuid detail cleared_at cleared_by".split()
+_RESIDUE: Final = (
+    "host server_id project_id kind since service_uuid migration_uuid detail cleared_at cleared_by"
+).split()
 _BUS: Final = "connected blind_from deaf_from reconnected_at last_message_at".split()
 
 

@@ -134,15 +134,20 @@ def test_why_names_every_blocker_and_its_remedy(served: Served, run) -> None:
     """Kind, server, since when, and the command that helps."""
     served.put(
         occupied("cmp-17", "soft_deleted"),
-        Server("srv-1", host="cmp-17", vm_state="active", seen_at=AT - 60),
+        Server("srv-1", "project-1", host="cmp-17", vm_state="active", seen_at=AT - 5, since=AT - 60),
     )
 
     code, out, _ = run("why", "cmp-17")
 
     assert 0 == code
-    assert out.startswith("cmp-17 is not empty; 2 in the way (last verified 2025-12-31 23:59:55Z).")
-    for word in ("not_attempted  server srv-1  since 2025-12-31 23:59:00Z", "--live-migration srv-1", "soft_deleted"):
-        assert word in out
+    assert out.startswith(
+        "cmp-17 is not empty: 1 server nobody has asked to move, 1 soft-deleted server "
+        "(last verified 2025-12-31 23:59:55Z)."
+    )
+    lines = [line.split() for line in out.splitlines()]
+    assert ["not_attempted", "srv-1", "project-1", "2025-12-31", "23:59:00Z"] in [line[:5] for line in lines]
+    assert "--live-migration srv-1" in out
+    assert ["soft_deleted", "srv-soft_deleted", "-", "2025-12-31", "23:59:55Z"] in [line[:5] for line in lines]
     assert {"not_attempted", "soft_deleted"} == {
         blocker["kind"] for blocker in json.loads(run("why", "cmp-17", "--json")[1])["blockers"]
     }
@@ -214,8 +219,13 @@ def test_residue_is_cleared_by_name(served: Served, run) -> None:
 
     assert 0 == code
     assert "1 left behind" in out
-    ((host, who),) = served.residue_cleared
-    assert ("cmp-17", True) == (host, bool(who))
+    ((host, who, server_id),) = served.residue_cleared
+    assert ("cmp-17", True, None) == (host, bool(who), server_id)
+    assert (
+        "Nothing is known to be left on cmp-17 by srv-2." in run("residue", "clear", "cmp-17", "--server", "srv-2")[1]
+    )
+    assert "1 left behind" in run("residue", "clear", "cmp-17", "--server", "srv-1")[1]
+    assert "srv-1" == served.residue_cleared[-1][2] and 2 == len(served.residue_cleared)
 
 
 def test_deliveries_are_redelivered(served: Served, run) -> None:

@@ -103,9 +103,9 @@ def test_fault_is_one_line() -> None:
 
     assert isinstance(failed, TaskFailed) and isinstance(rebuilt, ServerSeen)
     assert isinstance(hinted, HostHinted) and isinstance(libvirt, HostHinted)
-    assert failed.fault == "No valid host was found."
-    assert rebuilt.fault == "driver: spawn told to fail on cmp-04"
-    assert hinted.fault == libvirt.fault == "driver: finish_migration told to fail on cmp-02"
+    assert failed.fault == "NoValidHost: No valid host was found."
+    assert rebuilt.fault == "NovaException: driver: spawn told to fail on cmp-04"
+    assert hinted.fault == libvirt.fault == "NovaException: driver: finish_migration told to fail on cmp-02"
 
 
 def test_task_failures_name_server_and_task() -> None:

@@ -54,7 +54,7 @@ class Served:
     fence: Fence
     status: dict[str, Any] = field(default_factory=lambda: {"cloud": dict(CLOUD)})
     drains_requested: list[str] = field(default_factory=list)
-    residue_cleared: list[tuple[str, str | None]] = field(default_factory=list)
+    residue_cleared: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     woken: int = 0
     refusal: Exception | None = None
     server: HttpServer | None = None
@@ -120,9 +120,9 @@ class Served:
         self._perhaps_refuse()
         self.drains_requested.append(host)
 
-    def _clear_residue(self, host: str, who: str | None) -> None:
+    def _clear_residue(self, host: str, who: str | None, server_id: str | None) -> None:
         self._perhaps_refuse()
-        self.residue_cleared.append((host, who))
+        self.residue_cleared.append((host, who, server_id))
 
     def _perhaps_refuse(self) -> None:
         if self.refusal is not None:

@@ -219,7 +219,7 @@ def test_residue_is_listed_and_cleared(served: Served) -> None:
     assert (200, {"host": "cmp-17", "cleared": 1, "history_accepted": False}) == served.post(
         "/v1/residue/cmp-17/clear", {"who": "ada"}
     )
-    assert [("cmp-17", "ada")] == served.residue_cleared
+    assert [("cmp-17", "ada", None)] == served.residue_cleared
 
 
 def test_nothing_to_clear_asks_nobody(served: Served) -> None:
@@ -229,7 +229,7 @@ def test_nothing_to_clear_asks_nobody(served: Served) -> None:
     assert 0 == served.post("/v1/residue/cmp-1/clear", {})[1]["cleared"]
     assert [] == served.residue_cleared
     assert served.post("/v1/residue/cmp-2/clear", {})[1]["history_accepted"]
-    assert [("cmp-2", None)] == served.residue_cleared
+    assert [("cmp-2", None, None)] == served.residue_cleared
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from maintd.domain.hindrances import of_flavor
 from maintd.domain.model import Because, Kind
 from maintd.domain.observations import Observation, ServerSeen, Step
 from maintd.nova.notifications.envelope import Notification, Unreadable, read_time
@@ -85,8 +86,18 @@ def moment(data: dict[str, Any], field: str) -> float | None:
     raise wrong(field, value)
 
 
+def hindrance(data: dict[str, Any]) -> str | None:
+    """What the payload's flavor says against moving the server live; None where it shows no extra specs."""
+    flavor = data.get("flavor")
+    inner = flavor.get("nova_object.data") if isinstance(flavor, dict) else None
+    specs = inner.get("extra_specs") if isinstance(inner, dict) else None
+    if not isinstance(specs, dict):
+        return None
+    return of_flavor(specs) if specs else ""
+
+
 def fault(data: dict[str, Any], field: str = "fault") -> str | None:
-    """The first line of a nested ExceptionPayload's message, cut to a readable length; None where there is no fault."""
+    """What a nested ExceptionPayload says, cut to a readable length; None where there is no fault."""
     exception = data.get(field)
     if exception is None:
         return None
@@ -94,10 +105,13 @@ def fault(data: dict[str, Any], field: str = "fault") -> str | None:
 
 
 def said(exception: dict[str, Any]) -> str | None:
-    """The first line of an ExceptionPayload's message, else the exception's name."""
-    message = text(exception, "exception_message") or text(exception, "exception") or ""
-    lines = message.strip().splitlines()
-    return lines[0].strip()[:_FAULT_LIMIT] if lines else None
+    """The name of an ExceptionPayload's exception and the first line of its message, as far as there are such."""
+    name = (text(exception, "exception") or "").removesuffix("_Remote")
+    lines = (text(exception, "exception_message") or "").strip().splitlines()
+    message = lines[0].strip() if lines else ""
+    if name and not message.startswith(name):
+        message = f"{name}: {message}" if message else name
+    return message[:_FAULT_LIMIT] or None
 
 
 def because(notification: Notification, request_id: object = None) -> Because:
@@ -150,6 +164,7 @@ def server_seen(
             local_delete=local_delete,
             percent=percent,
             fault=fault(data) if data.get("fault") is not None else None,
+            hindrance=hindrance(data),
         ),
     )
 
