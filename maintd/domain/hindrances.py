@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from sys import intern
+from functools import lru_cache
 
 _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 
@@ -56,6 +56,12 @@ HINDRANCES: dict[str, Hindrance] = {h.spec: h for h in (*REFUSED, *REMARKED)}
 _RANK = {spec: number for number, spec in enumerate(HINDRANCES)}
 
 
+@lru_cache(maxsize=1024)
+def _once(text: str) -> str:
+    """The same text as one object: many servers have a flavor alike."""
+    return text
+
+
 def of_flavor(extra_specs: Mapping[str, object]) -> str:
     """The worst extra spec of a flavor, as `name=value`; "" where none is known to matter."""
     worst, text = len(_RANK), ""
@@ -66,7 +72,7 @@ def of_flavor(extra_specs: Mapping[str, object]) -> str:
         rank = _RANK.get(spec)
         if rank is not None and rank < worst and _matters(spec, str(value), extra_specs):
             worst, text = rank, f"{name}={value}"
-    return intern(text[:255])
+    return _once(text[:255])
 
 
 def _matters(spec: str, value: str, extra_specs: Mapping[str, object]) -> bool:
