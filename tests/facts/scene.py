@@ -278,9 +278,7 @@ class Scene:
     def _server(self, server: str, asked_at: float) -> ServerSeen:
         shown = self._servers.get(server)
         if shown is None:
-            return ServerSeen(
-                self.now, API, server, emitted_at=asked_at, trusted=True, deleted=True, asked_at=asked_at
-            )
+            return ServerSeen(self.now, API, server, emitted_at=asked_at, trusted=True, deleted=True, asked_at=asked_at)
         version = shown.changed_at if shown.changed_at < asked_at - 2.0 else None
         return ServerSeen(
             self.now,

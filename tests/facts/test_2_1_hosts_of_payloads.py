@@ -100,7 +100,7 @@ def test_2_1_04_live_migration_post_dest_end() -> None:
 
 
 def test_2_1_05_live_migration_post_end() -> None:
-    """post.end names the source out of an old copy: nothing comes back, and the source is a candidate, not yet empty."""
+    """post.end names the source out of an old copy: nothing comes back; the source is a candidate, not yet empty."""
     scene = live("post_dest.end")
 
     seen = scene.hear(LIVE + "post.end", S, S, age=5, **MIGRATING)
@@ -214,7 +214,7 @@ def test_2_1_13_resize_error() -> None:
 
 
 def test_2_1_14_resize_finish() -> None:
-    """resize_finish.end is believed: the server is on the destination, resized, and the source still holds its disks."""
+    """resize_finish.end is believed: the server is on the destination, and the source still holds its disks."""
     scene = cold("resize.end")
 
     start = scene.hear("instance.resize_finish.start", D, D, task="resize_finish")
@@ -292,7 +292,7 @@ def test_2_1_18_rebuild_scheduled() -> None:
 
 
 def test_2_1_19_rebuild_of_an_evacuation() -> None:
-    """rebuild.* of an evacuation names the dead host to the end; the new one is the publisher's, the old one not free."""
+    """rebuild.* of an evacuation names the dead host to the end, which is not free; the new one is the publisher's."""
     scene = Scene()
     scene.dies()
     scene.hear("instance.evacuate", "nova-api:ctl", S, task="rebuilding")
@@ -377,7 +377,7 @@ def test_2_1_23_unshelve_of_one_that_was_not_offloaded() -> None:
 
 
 def test_2_1_24_create() -> None:
-    """create.start has no host, and its publisher is where the server lands; create.end is believed, an error is not."""
+    """create.start has no host, its publisher is where the server lands; create.end is believed, an error is not."""
     scene = Scene(empty=True)
     assert scene.is_proven()
 
@@ -395,7 +395,7 @@ def test_2_1_24_create() -> None:
 
 @pytest.mark.parametrize("proven", [False, True])
 def test_2_1_25_delete(proven: bool) -> None:
-    """delete.end from the compute ends the server where it was: the host is a candidate, and empty once it is proven."""
+    """delete.end from the compute ends the server where it was: the host is a candidate, and empty once proven."""
     scene = Scene()
     scene.hear("instance.delete.start", S, S, task="deleting")
     scene.hear("instance.shutdown.end", S, S)

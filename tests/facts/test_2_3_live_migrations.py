@@ -172,7 +172,7 @@ def test_2_3_09_the_driver_fails_in_silence() -> None:
 
 
 def test_2_3_10_the_destination_fails_to_take_over() -> None:
-    """The server is on the destination, in error; what Placement still holds at the source is a warning once it is old."""
+    """The server is on the destination, in error; what Placement still holds at the source becomes a warning."""
     scene = begun("pre.start", "pre.end", "post.start", "post_dest.start")
     scene.row("error")
     scene.shows(VM, D, "error")
@@ -203,7 +203,7 @@ def test_2_3_11_forced_to_complete() -> None:
 
 
 def test_2_3_12_a_time_limit_of_libvirt() -> None:
-    """A cancellation by libvirt itself has no abort.*: the rollback is told as a failure until the row says cancelled."""
+    """A cancellation by libvirt itself has no abort.*: the rollback looks like a failure until the row says cancelled."""
     scene = begun("pre.start", "pre.end", "rollback.start")
     scene.hear(LIVE + "rollback.end", S, S)
     assert Phase.FAILED is scene.migration().verdict

@@ -59,7 +59,7 @@ def test_2_4_01_the_way_there() -> None:
 
 
 def test_2_4_02_unconfirmed() -> None:
-    """Finished is not gone: the server counts elsewhere, its source is blocked by an unconfirmed resize, and only it."""
+    """Finished is not gone: the server counts elsewhere, and its source is blocked by an unconfirmed resize."""
     scene = finished()
 
     assert (D, Phase.AWAITING_CONFIRMATION) == (scene.host_of(), scene.phase())
@@ -101,7 +101,7 @@ def test_2_4_04_confirmed_by_nova_itself() -> None:
 
 
 def test_2_4_05_revert() -> None:
-    """A revert brings the server back to a closed source: it holds from the row's end on, before the server is listed."""
+    """A revert brings the server back to a closed source, which is held before the server is listed there."""
     scene = finished()
     scene.hear("instance.resize_revert.start", S, D, state="resized", task="resize_reverting")
     assert {"moving"} == scene.why()
@@ -119,7 +119,7 @@ def test_2_4_05_revert() -> None:
 
 
 def test_2_4_06_on_the_same_host() -> None:
-    """A resize on the same host moves nothing away: source and destination are one, and it stays occupied throughout."""
+    """A resize on the same host moves nothing away: source and destination are one, which stays occupied throughout."""
     scene = Scene()
     scene.row("finished", Kind.RESIZE, S, S)
     scene.holds(VM, MOVE)
@@ -140,7 +140,7 @@ def test_2_4_06_on_the_same_host() -> None:
 
 
 def test_2_4_07_the_destination_cannot_finish() -> None:
-    """The server is on the destination in error; the source is empty as far as Nova goes, with a warning of its files."""
+    """The server is on the destination in error; the source is empty as far as Nova goes, with a warning of files."""
     scene = prepared()
     scene.hear("instance.resize_prep.start", D, S, case="cold", task="resize_prep")
     scene.hear("instance.resize.end", S, D, task="resize_migrated")
@@ -158,7 +158,7 @@ def test_2_4_07_the_destination_cannot_finish() -> None:
 
 
 def test_2_4_08_an_unconfirmed_server_is_deleted() -> None:
-    """Deleting an unconfirmed server confirms it: the migration is completed, and the source is free once it shows so."""
+    """Deleting an unconfirmed server confirms it: the migration is completed, and the source is free after that."""
     scene = finished()
     scene.hear("instance.delete.start", D, D, state="resized", task="deleting")
     scene.hear("instance.resize_confirm.start", S, D, state="resized", task="deleting")
@@ -175,7 +175,7 @@ def test_2_4_08_an_unconfirmed_server_is_deleted() -> None:
 
 
 def test_2_4_08_an_unconfirmed_server_is_deleted_while_its_source_is_down() -> None:
-    """With the source down there is nobody to confirm there: its disks stay, and are remembered when the rows are gone."""
+    """With the source down nobody confirms there: its disks stay, and are remembered when the rows are gone."""
     scene = finished()
     scene.dies()
 
