@@ -10,6 +10,7 @@ It holds no knowledge of Nova beyond that: what happens, in which order, is each
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -49,6 +50,8 @@ API, OPERATOR = Because("api"), Because("operator")
 BEGAN_AT = 1_795_000_000.0
 
 O = TypeVar("O")  # noqa: E741
+Question = tuple[Read, str | None, tuple[Any, ...]]
+"""What is asked in a pass: the read, its target, and what the answer shows."""
 
 
 def node(host: str) -> str:
@@ -76,6 +79,7 @@ class Scene:
         self.fleet.put(Knowledge(memory_since=self.now))
         self.events: list[Event] = []
         self.service: dict[str, Any] = {"disabled": True, "disabled_reason": "kernel", "forced_down": False, "up": True}
+        self.asks: Callable[[list[Question]], list[Question]] = list
         self._ids = count(1)
         self._passes = 0
         self._servers: dict[str, Shown] = {}
@@ -245,27 +249,29 @@ class Scene:
         self.see(*(replace(row, seen_at=self.now, asked_at=asked_at) for row in self._rows.values()))
 
     def one_pass(self) -> None:
-        """One verification pass over S: the questions of `NovaApi.verify`, in their order."""
+        """One verification pass over S: the questions of `NovaApi.verify`, in their order, unless `asks` changes them."""
         self._passes += 1
         self.see(PassBegun(self.now, API, S, self._passes))
         rows = tuple(row for row in self._rows.values() if S in (row.source, row.destination))
         here = {i: s for i, s in self._servers.items() if s.host == S}
         moving = {row.server_id for row in rows if row.status not in RELEASED_STATUSES}
         explained = set(here) | moving | {row.migration_uuid for row in rows}
-        self._answer(Read.MIGRATIONS, rows)
-        self._answer(Read.HYPERVISOR, tuple(here), node(S))
-        listed = tuple(self._server(i, self.now) for i, s in here.items() if not s.hidden)
-        self._answer(Read.SERVERS, listed)
-        self._answer(Read.PROVIDERS, (node(S),), node(S))
-        self._answer(Read.ALLOCATIONS, tuple(sorted(self._held)), node(S))
         told = self.service["disabled"] and self.service["up"]
-        self._answer(Read.TRAITS, (emptiness.DISABLED_TRAIT,) if told else (), node(S))
-        for consumer in sorted(self._held - explained):
-            self._answer(Read.CONSUMER, (self._server(consumer, self.now),), consumer)
-        self._answer(Read.MIGRATIONS, rows)
-        self._answer(Read.SERVICE, (self._service(),))
+        questions: list[Question] = [
+            (Read.MIGRATIONS, None, rows),
+            (Read.HYPERVISOR, node(S), tuple(here)),
+            (Read.SERVERS, None, tuple(self._server(i, self.now) for i, s in here.items() if not s.hidden)),
+            (Read.PROVIDERS, node(S), (node(S),)),
+            (Read.ALLOCATIONS, node(S), tuple(sorted(self._held))),
+            (Read.TRAITS, node(S), (emptiness.DISABLED_TRAIT,) if told else ()),
+            *((Read.CONSUMER, i, (self._server(i, self.now),)) for i in sorted(self._held - explained)),
+            (Read.MIGRATIONS, None, rows),
+            (Read.SERVICE, None, (self._service(),)),
+        ]
+        for question in self.asks(questions):
+            self._answer(*question)
 
-    def _answer(self, read: Read, found: tuple[Any, ...], target: str | None = None) -> None:
+    def _answer(self, read: Read, target: str | None, found: tuple[Any, ...]) -> None:
         """What an answer shows is seen by itself, and is a read of the pass besides."""
         asked_at = self.now
         self.wait(0.1)
