@@ -5,44 +5,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from maintd.domain.model import Kind
-from maintd.domain.observations import Read
-from tests.facts.scene import OTHER, VM, D, Question, S, Scene, node
+from maintd.domain.observations import HostHinted, Read, ServersListed, ServiceSeen
+from tests.facts.scene import API, OTHER, VM, D, Question, S, Scene, node
 
 
 def test_a_service_with_several_nodes() -> None:
     """A service with more than one node, as Ironic's have, is not judged: one blocker says so."""
     scene = Scene(empty=True)
 
-    def two(questions: list[Question]) -> list[Question]:
-        """Every read that is of a node is made of two."""
-        out = []
+    def of_two(questions: list[Question]) -> Iterator[Question]:
         for read, target, found in questions:
-            out.append((read, target, found))
+            yield read, target, found
             if target == node(S):
-                out.append((read, "node-2", ("node-2",) if read is Read.PROVIDERS else ()))
-        return sorted(out, key=lambda question: _PLACE[question[0]] if question[0] is not Read.MIGRATIONS else 0)
+                yield read, "node-2", ("node-2",) if read is Read.PROVIDERS else ()
 
-    def in_order(questions: list[Question]) -> list[Question]:
-        """The second reading of migrations where it was, next to the last."""
-        doubled = two(questions[:-2])
-        return [*doubled, *questions[-2:]]
-
-    scene.asks = in_order
+    scene.asks = of_two
 
     assert {"several_nodes"} == scene.finds()
     assert not scene.is_proven()
-
-
-_PLACE = {read: i for i, read in enumerate(Read)}
 
 
 def test_a_provider_whose_allocations_were_not_read() -> None:
     """A provider of the host's tree that nobody asked for its allocations may hold anything: nothing is proven."""
     scene = Scene(empty=True)
     scene.asks = lambda questions: [
-        (read, target, (*found, "a-nested-one") if read is Read.PROVIDERS else found)
-        for read, target, found in questions
+        (read, target, (*found, "nested") if read is Read.PROVIDERS else found) for read, target, found in questions
     ]
 
     assert {"unverified"} == scene.finds()
@@ -102,7 +92,7 @@ def test_a_move_from_a_dead_host_whose_rows_are_gone() -> None:
 
 
 def test_a_server_that_turns_up_elsewhere() -> None:
-    """A server of a dead host that is suddenly elsewhere was evacuated, though nobody told: its disks are still there."""
+    """A server of a dead host that is suddenly elsewhere was evacuated, though nobody told: its disks are there still."""
     scene = Scene()
     scene.dies()
 
@@ -112,3 +102,37 @@ def test_a_server_that_turns_up_elsewhere() -> None:
 
     assert [("evacuated", VM)] == scene.residue()
     assert not scene.is_proven()
+
+
+def test_a_list_of_everything_while_a_cell_is_silent() -> None:
+    """Nova leaves a silent cell's servers out of a list of everything without a word: they stay where they were."""
+    scene = Scene()
+    scene.wait(5.0)
+    scene.see(ServiceSeen(scene.now, API, S, f"svc-{S}", cell_unknown=True, asked_at=scene.now))
+    scene.wait(5.0)
+
+    scene.see(ServersListed(scene.now, API, scene.now, None, frozenset()))
+
+    assert S == scene.host_of()
+    assert not scene.wants_pass()
+
+
+def test_a_pass_that_was_disturbed_is_no_first_pass() -> None:
+    """A pass amid which something was heard of the host counts for nothing: two more are needed."""
+    scene = Scene(empty=True)
+
+    def disturbed(questions: list[Question]) -> Iterator[Question]:
+        yield from questions[:3]
+        scene.see(HostHinted(scene.now, API, S))
+        yield from questions[3:]
+
+    scene.asks = disturbed
+    scene.one_pass()
+    scene.asks = list
+    scene.wait(scene.fleet.policy.settle_s)
+    scene.one_pass()
+    assert [] == scene.emptied()
+    scene.wait(scene.fleet.policy.settle_s)
+    scene.one_pass()
+
+    assert 1 == len(scene.emptied())

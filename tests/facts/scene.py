@@ -10,7 +10,7 @@ It holds no knowledge of Nova beyond that: what happens, in which order, is each
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -79,7 +79,7 @@ class Scene:
         self.fleet.put(Knowledge(memory_since=self.now))
         self.events: list[Event] = []
         self.service: dict[str, Any] = {"disabled": True, "disabled_reason": "kernel", "forced_down": False, "up": True}
-        self.asks: Callable[[list[Question]], list[Question]] = list
+        self.asks: Callable[[list[Question]], Iterable[Question]] = list
         self._ids = count(1)
         self._passes = 0
         self._servers: dict[str, Shown] = {}
@@ -249,7 +249,7 @@ class Scene:
         self.see(*(replace(row, seen_at=self.now, asked_at=asked_at) for row in self._rows.values()))
 
     def one_pass(self) -> None:
-        """One verification pass over S: the questions of `NovaApi.verify`, in their order, unless `asks` changes them."""
+        """One verification pass over S: the questions of `NovaApi.verify` in their order, or as `asks` changes them."""
         self._passes += 1
         self.see(PassBegun(self.now, API, S, self._passes))
         rows = tuple(row for row in self._rows.values() if S in (row.source, row.destination))

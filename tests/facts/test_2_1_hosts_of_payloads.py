@@ -193,6 +193,8 @@ def test_2_1_12_resize_end() -> None:
     seen = scene.hear("instance.resize.end", S, D, task="resize_migrated")
 
     assert (False, S, D) == (seen.trusted, seen.source, seen.destination)
+    assert (S, Phase.FINISHING) == (scene.host_of(), scene.phase())
+    scene.wait(60.0)
     assert Phase.FINISHING is scene.phase()
     assert {"moving"} == scene.why() and not scene.wants_pass()
     between_cells = scene.hear("instance.resize.end", S, S, task="resize_migrated")

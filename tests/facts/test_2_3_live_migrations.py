@@ -203,7 +203,7 @@ def test_2_3_11_forced_to_complete() -> None:
 
 
 def test_2_3_12_a_time_limit_of_libvirt() -> None:
-    """A cancellation by libvirt itself has no abort.*: the rollback looks like a failure until the row says cancelled."""
+    """A cancellation by libvirt itself has no abort.*: the rollback seems a failure until the row says cancelled."""
     scene = begun("pre.start", "pre.end", "rollback.start")
     scene.hear(LIVE + "rollback.end", S, S)
     assert Phase.FAILED is scene.migration().verdict
