@@ -92,7 +92,7 @@ def test_a_move_from_a_dead_host_whose_rows_are_gone() -> None:
 
 
 def test_a_server_that_turns_up_elsewhere() -> None:
-    """A server of a dead host that is suddenly elsewhere was evacuated, though nobody told: its disks are there still."""
+    """A server of a dead host that is suddenly elsewhere was evacuated, though nobody told: its disks stayed."""
     scene = Scene()
     scene.dies()
 
