@@ -38,7 +38,7 @@ from maintd.domain.observations import (
     TimerDue,
 )
 from maintd.domain.reducer import reduce
-from maintd.nova.notifications import Notification, normalise
+from maintd.nova.notifications import Notification, event_type_label, normalise
 from tests.nova import samples
 
 S, D, T = "cmp-s", "cmp-d", "cmp-t"
@@ -183,6 +183,13 @@ class Scene:
         publisher = by if ":" in by else f"nova-compute:{by}"
         sample: Notification = samples.notification(event_type, case, publisher=publisher, **fields)
         return normalise(replace(sample, timestamp=self.now, received_at=self.now))
+
+    def ignores(self, event_type: str) -> bool:
+        """Whether a message of this type, whatever host it names, is known and gives nothing."""
+        data = {"host": S, "hosts": [S], "uuid": VM, "instance_uuid": VM, "state": "active"}
+        payload = {"nova_object.name": "X", "nova_object.version": "1.0", "nova_object.data": data}
+        sent = Notification("m-1", event_type, f"nova-compute:{S}", self.now, payload, "req-1", self.now)
+        return normalise(sent) == () and event_type_label(event_type) == event_type
 
     def dies(self) -> None:
         """S is lost and forced down, as it must be before anybody evacuates."""

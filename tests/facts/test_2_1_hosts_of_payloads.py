@@ -379,7 +379,7 @@ def test_2_1_23_unshelve_of_one_that_was_not_offloaded() -> None:
 
 
 def test_2_1_24_create() -> None:
-    """create.start has no host, its publisher is where the server lands; create.end is believed, an error is not."""
+    """create.start has no host, and its publisher is where the server lands; create.end is believed."""
     scene = Scene(empty=True)
     assert scene.is_proven()
 
@@ -391,8 +391,19 @@ def test_2_1_24_create() -> None:
     end = scene.hear("instance.create.end", S, S)
     assert end.trusted
     assert S == scene.host_of()
-    error = scene.hear("instance.create.error", S, None, state="building", server=OTHER)
-    assert (False, None) == (error.trusted, error.landing)
+
+
+def test_2_1_24_create_that_fails() -> None:
+    """create.error is not believed to free a host, nor to fill it: passes find that nothing has come of it."""
+    scene = Scene(empty=True)
+    scene.hear("instance.create.start", S, None, state="building")
+
+    seen = scene.hear("instance.create.error", S, None, state="building")
+
+    assert (False, None, None) == (seen.trusted, seen.landing, seen.host)
+    assert {"incoming"} == scene.why()
+    scene.shows(VM, None, "error")
+    assert scene.is_proven()
 
 
 @pytest.mark.parametrize("proven", [False, True])

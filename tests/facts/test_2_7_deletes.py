@@ -120,6 +120,9 @@ def test_2_7_06_delete_end_proves_nothing() -> None:
     scene.hear("instance.delete.end", S, S, case="compute", state="deleted")
 
     assert scene.wants_pass() and [] == scene.emptied()
-    scene.shows(VM, S, "deleted")
+    scene.forgets(VM)
     scene.holds(VM)
+    assert not scene.is_proven()
+    scene.shows(VM, S, "deleted", hidden=True)
+    scene.holds()
     assert not scene.is_proven()
