@@ -48,8 +48,8 @@ SERVICES = "maintd/domain/services.py"
 REDUCER = "maintd/domain/reducer.py"
 RESIDUE = "maintd/domain/residue.py"
 ROWS = "maintd/domain/rows.py"
-MOVES = "maintd/domain/moves.py"
 DRAFT = "maintd/domain/draft.py"
+BUSES = "maintd/domain/buses.py"
 STEPS = "maintd/domain/migrations.py"
 ANSWERS = "maintd/nova/answers.py"
 API = "maintd/nova/api.py"
@@ -60,6 +60,8 @@ SAYS_SERVER = "maintd/nova/notifications/server.py"
 
 PROOF = "tests/domain/test_proof.py"
 GUARDS = "tests/domain/test_guards.py"
+FOUND = "tests/domain/test_found_by_stories.py"
+TEST_BUSES = "tests/domain/test_buses.py"
 F21 = "tests/facts/test_2_1_hosts_of_payloads.py"
 F23 = "tests/facts/test_2_3_live_migrations.py"
 F24 = "tests/facts/test_2_4_cold_migrations.py"
@@ -135,7 +137,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "if r.read is Read.SERVERS for s in r.found"
                 ' if isinstance(s, ServerSeen) and s.vm_state != "soft-delete"}',
             ),
-            Change(EMPTINESS, "for i in sorted(on_hypervisor - set(listed))", "for i in ()"),
+            Change(EMPTINESS, "hidden = on_hypervisor - set(listed)", "hidden: set[str] = set()"),
         ),
         (f"{F61}::test_6_1_02_soft_deleted", f"{F21}::test_2_1_27_soft_delete"),
         story="soft_delete",
@@ -144,8 +146,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "hidden",
         "what only the hypervisor call lists is in the way",
         EMPTINESS,
-        "for i in sorted(on_hypervisor - set(listed))",
-        "for i in ()",
+        "hidden = on_hypervisor - set(listed)",
+        "hidden: set[str] = set()",
         f"{F61}::test_6_1_09_unconfirmed_between_cells",
         f"{F25}::test_2_5_02_hidden_at_its_source",
     ),
@@ -263,11 +265,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     mutation(
         "local force-delete",
-        "a server deleted on a dead host by the API's word leaves residue",
+        "a delete on a dead host that its compute does not tell of leaves residue",
         SERVERS,
-        'if o.local_delete or (o.because.origin == "api" and gone):',
+        "if o.local_delete or (gone and o.reporter != host):",
         "if o.local_delete:",
         f"{F27}::test_2_7_04_forced_with_the_compute_down",
+        f"{FOUND}::test_a_delete_on_a_down_host_that_only_an_update_tells_of_leaves_residue",
     ),
     mutation(
         "local force-delete",
@@ -278,12 +281,21 @@ MUTATIONS: tuple[Mutation, ...] = (
         f"{F27}::test_2_7_04_forced_with_the_compute_down_and_found_missing",
         f"{F27}::test_2_7_04_found_out_when_its_host_is_back",
     ),
+    mutation(
+        "local force-delete",
+        "who was found gone before the host was found down has left something there",
+        RESIDUE,
+        "    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now))))\n",
+        "",
+        f"{FOUND}::test_who_was_found_gone_before_the_host_was_found_down_left_residue",
+    ),
     Mutation(
         "local force-delete",
-        "all of it: the row that is deleted, and the row that is missing",
+        "all of it: the row that is deleted, the row that is missing, whatever the order",
         (
-            Change(SERVERS, 'if o.local_delete or (o.because.origin == "api" and gone):', "if o.local_delete:"),
+            Change(SERVERS, "if o.local_delete or (gone and o.reporter != host):", "if o.local_delete:"),
             Change(SERVERS, "if old is not None and unseen and not any(", "if old is not None and False and not any("),
+            Change(RESIDUE, "    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now))))\n", ""),
         ),
         (
             f"{F27}::test_2_7_04_forced_with_the_compute_down",
@@ -552,6 +564,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "if False:",
         f"{F61}::test_6_1_14_a_failed_move",
         f"{F24}::test_2_4_07_the_destination_cannot_finish",
+        f"{F23}::test_2_3_10_the_destination_fails_to_take_over",
         story="finish_failure",
     ),
     mutation(
@@ -584,8 +597,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a history that nobody knows",
         "a host found down waits for an operator's word",
         EMPTINESS,
-        "if host.history_unknown and not policy.accept_residue:",
-        "if False:",
+        "if host.history_unknown and not policy.accept_residue:\n        out.append(_history_unknown(host))\n    buses",
+        "buses",
         f"{PROOF}::test_a_host_found_down_needs_an_operators_word",
     ),
     mutation(
@@ -600,9 +613,25 @@ MUTATIONS: tuple[Mutation, ...] = (
         "notifications that were missed",
         "a blind bus is in the way",
         EMPTINESS,
-        "blind = sorted(b.name for b in buses if b.blind_from is not None)",
-        "blind: list[str] = []",
+        "if missing_buses := unheard(host, buses):",
+        "if (missing_buses := unheard(host, buses)) and False:",
         f"{PROOF}::test_a_blind_bus_blocks_until_it_is_healed",
+    ),
+    mutation(
+        "notifications that were missed",
+        "of two buses the lost one makes its own hosts unknown",
+        BUSES,
+        "return tuple(name for name in sick if name == host.heard_on)",
+        "return ()",
+        f"{TEST_BUSES}::test_of_two_buses_the_lost_one_makes_its_hosts_unknown",
+    ),
+    mutation(
+        "notifications that were missed",
+        "a bus that says nothing of what the API shows is deaf",
+        BUSES,
+        "            d.put(replace(bus, listen_by=d.now + LATE_S))",
+        "            pass",
+        f"{TEST_BUSES}::test_a_bus_that_says_nothing_of_what_the_api_shows_is_deaf",
     ),
     # -- answers that are not of one moment --
     mutation(
