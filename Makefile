@@ -9,12 +9,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint acceptance bench config clean
+.PHONY: help demo test lint mutate acceptance bench config clean
 
 help:
 	@echo 'make demo         install into $(VENV) and show the story: a host is drained, one migration stalls, the proof comes'
 	@echo 'make test         install, bring RabbitMQ, run the tests (PYTEST_ARGS="-k name" to choose)'
 	@echo 'make lint         ruff, mypy --strict, the import contract, systemd-analyze, promtool'
+	@echo 'make mutate       take away each guard of the proof in turn, and see that a test notices (ONLY="words" to choose)'
 	@echo 'make acceptance   the story against a real Nova: CLOUD=NAME TRANSPORT_URL=rabbit://... [REPEAT=10] [HOST=...]'
 	@echo 'make bench        what it costs, as ratios in one run (QUICK=1 to see that it works)'
 	@echo 'make config       write etc/maintd/maintd.conf anew from the options in the code'
@@ -34,6 +35,9 @@ lint: $(STAMP)-lint $(VENV)/promtool $(STAMP)-systemd
 	$(BIN)/python tools/check_unit.py systemd/maintd.service
 	$(VENV)/promtool check rules etc/maintd/maintd.prometheus-rules.yaml
 	$(VENV)/promtool test rules tests/rules/*.yaml
+
+mutate: $(STAMP)-test
+	@$(BIN)/python tools/mutate_guards.py $(if $(ONLY),--only '$(ONLY)')
 
 # The transport URL holds a password: it goes by the environment, and may come by it (MAINTD_TRANSPORT_URL).
 # Everything else: make acceptance ACCEPTANCE_ARGS=--help

@@ -1,0 +1,43 @@
+"""The table of guards in tools/mutate_guards.py fits the tree; whether tests notice is tried by `make mutate`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from tests.acceptance.stories import STORIES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("mutate_guards", ROOT / "tools" / "mutate_guards.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+mutate = load()
+
+
+def test_every_guard_is_where_the_table_says() -> None:
+    """Each text is in its file exactly once, and each test is there: after a change here, `make mutate`."""
+    assert [] == mutate.misfits()
+
+
+def test_every_story_is_there() -> None:
+    """A story that is named is one of those that are told on a real Nova."""
+    named = {m.story for m in mutate.MUTATIONS if m.story}
+
+    assert [] == sorted(named - set(STORIES))
+
+
+def test_no_guard_is_in_the_table_twice() -> None:
+    """Each mutation is another one."""
+    all_ = [m.changes for m in mutate.MUTATIONS]
+
+    assert len(all_) == len(set(all_))
