@@ -15,7 +15,7 @@ from maintd.domain.events import instant_text
 from tests.acceptance import judge
 from tests.acceptance.judge import Facts, told
 from tests.acceptance.receiver import Heard
-from tests.acceptance.stories import A_DRAIN, LAST
+from tests.acceptance.stories.common import A_DRAIN, LAST
 from tests.acceptance.watcher import Sample, Watcher
 
 HOST, OTHER, SETTLE_S = "rack1-a", "rack1-b", 15.0
