@@ -9,6 +9,7 @@ from tests.acceptance.judge import Facts
 from tests.acceptance.receiver import Heard
 from tests.acceptance.stage import Stage
 from tests.acceptance.subject import Settings
+from tests.acceptance.watcher import Watcher
 
 REASON = "maintenance: acceptance story"
 
@@ -31,12 +32,11 @@ def closed(
     stage: Stage,
     servers: dict[str, str],
     host_events: tuple[str, ...] = A_DRAIN,
-    loose: frozenset[str] = LAST,
+    watcher: Watcher | None = None,
 ) -> Facts:
     """Those servers on a host, maintd beside it, the host watched, then closed."""
-    facts = Facts(
-        stage.host, stage.options.settle_s, REASON, servers, stage.watch(), host_events=host_events, loose=loose
-    )
+    watcher = watcher or stage.watch()
+    facts = Facts(stage.host, stage.options.settle_s, REASON, servers, watcher, host_events=host_events, loose=LAST)
     shut(stage, facts)
     return facts
 

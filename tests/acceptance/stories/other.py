@@ -25,12 +25,12 @@ def build(stage: Stage) -> Facts:
     """Builds race the closing: whichever wins each time, a server that lands is seen, and nothing is empty before."""
     here = stage.create(1)
     stage.go()
-    watcher_first = dict(here)
+    watcher = stage.watch()
     racing = stage.create(wait=False)
-    wait_s = secrets.randbelow(2000) / 1000
+    wait_s = secrets.randbelow(1500) / 1000
     stage.say(f"the closing follows {wait_s:.3f} s after them")
     time.sleep(wait_s)
-    facts = closed(stage, watcher_first | racing)
+    facts = closed(stage, here | racing, watcher=watcher)
     facts.counted = (len(here), len(facts.servers))
     stage.built(racing, refusable=True)
     shown = {server_id: stage.cloud.server(server_id) or {} for server_id in facts.servers}
