@@ -132,7 +132,7 @@ class Draft:
         for (table, key), value in self.changed.items():
             if table is Residue and value.host == host:  # type: ignore[union-attr]
                 held[key] = value  # type: ignore[assignment]
-        return [r for r in held.values() if r.cleared_at is None]
+        return [r for r in held.values() if r.cleared_at is None and (Residue, r.key) not in self.removed]
 
     def slice(self, host: Host) -> HostSlice:
         ids = self.servers_on(host.name) | self.landing_on(host.name)

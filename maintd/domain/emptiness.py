@@ -189,6 +189,8 @@ def residue_blocker(residue: Residue) -> Blocker:
     """Why residue keeps a host from being called empty."""
     if residue.kind == "evacuated":
         detail = "it was evacuated; its disks, and perhaps its guest, stay until nova-compute runs here again"
+    elif residue.kind == "vanished":
+        detail = "it is gone, and it is not known yet whether nova-compute ran then"
     else:
         detail = "it was deleted while the host could not be reached; its guest and disks may still be here"
     return Blocker(

@@ -248,8 +248,9 @@ class Drain:
 class Residue:
     """What a server may have left on a host that Nova no longer connects with it (facts 2.6, 2.7).
 
-    `kind` is `evacuated` (cleared when the migration row turns completed) or `deleted_while_down` (cleared by an
-    operator). A cleared one keeps its row, so that it can be shown; `service_uuid` says which service's it was.
+    `kind` is `evacuated` (cleared when the migration row turns completed), `deleted_while_down` (cleared by an
+    operator) or `vanished` (a suspicion, settled when the service is next asked after). A cleared one keeps its
+    row, so that it can be shown; `service_uuid` says which service's it was.
     """
 
     host: str

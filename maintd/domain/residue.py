@@ -3,6 +3,10 @@
 An evacuation leaves the server's disks, and perhaps its guest, on the source until nova-compute runs there again; a
 delete while the host is down does the same (facts 2.6, 2.7). Nova forgets; this ledger does not. In doubt it notes:
 what is noted wrongly costs an operator a look, what is missed may cost somebody's data.
+
+A server that goes without its compute saying so may have been deleted by the API alone, since it had found the compute
+down sooner than we did; of a forced delete Nova says nothing else (facts 2.7). That is a *suspicion*: residue of kind
+`vanished`, until the compute itself says that it did it, or the service is next asked after.
 """
 
 from __future__ import annotations
@@ -22,8 +26,11 @@ from maintd.domain.model import (
 from maintd.domain.observations import (
     ResidueCleared,
     ServerSeen,
+    ServiceSeen,
     Step,
 )
+
+VANISHED = "vanished"
 
 
 def is_down(host: Host) -> bool:
@@ -44,6 +51,7 @@ def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid
     if old is None or (
         old.cleared_at is not None and migration_uuid and old.migration_uuid not in (None, migration_uuid)
     ):
+        d.removed.pop((Residue, residue.key), None)
         d.put(residue)
     elif migration_uuid and not old.migration_uuid:
         d.put(replace(old, migration_uuid=migration_uuid))
@@ -53,6 +61,40 @@ def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid
         return
     d.named(host)
     d.touch(host)
+
+
+def suspect(d: Draft, host: str, server_id: str) -> None:
+    """It went, and nobody knows yet whether nova-compute took part. Without an API nobody ever would."""
+    noted = any(left.server_id == server_id for left in d.residue_on(host))
+    if d.policy.has_cloud and not noted:
+        leave_residue(d, host, server_id, VANISHED)
+
+
+def settle_suspicions(d: Draft, o: ServiceSeen) -> None:
+    """The service was asked after since: if it ran, it did what had to be done; if not, what went is still there."""
+    for left in d.residue_on(o.host):
+        if left.kind != VANISHED or o.asked_at is None or o.asked_at < left.since or o.up is None:
+            continue
+        _drop(d, left)
+        if o.forced_down or not o.up:
+            leave_residue(d, left.host, left.server_id, "deleted_while_down")
+
+
+def vouch(d: Draft, host: str, server_id: str) -> None:
+    """nova-compute itself says that it has deleted the server: nothing is left, whatever was thought before."""
+    for left in d.residue_on(host):
+        if left.server_id == server_id and left.kind == VANISHED:
+            _drop(d, left)
+        elif left.server_id == server_id and left.kind == "deleted_while_down":
+            clear_residue(d, left, "Nova: nova-compute deleted it")
+
+
+def _drop(d: Draft, residue: Residue) -> None:
+    """A suspicion that is settled leaves no trace; there would be one for every server ever deleted."""
+    d.changed.pop((Residue, residue.key), None)
+    d.removed[(Residue, residue.key)] = residue
+    d.named(residue.host)
+    d.touch(residue.host)
 
 
 def clear_residue(d: Draft, residue: Residue, by: str) -> None:

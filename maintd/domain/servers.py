@@ -24,7 +24,15 @@ from maintd.domain.observations import (
     ServerSeen,
     ServersListed,
 )
-from maintd.domain.residue import fell_while_down, is_down, leave_residue, left_a_dead_host, remember_evacuation
+from maintd.domain.residue import (
+    fell_while_down,
+    is_down,
+    leave_residue,
+    left_a_dead_host,
+    remember_evacuation,
+    suspect,
+    vouch,
+)
 
 
 def fold_server(d: Draft, o: ServerSeen) -> None:
@@ -46,6 +54,8 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
     if known is not None and known.deleted_at is not None:
         if o.deleted and o.local_delete and o.host:
             leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
+        elif o.deleted and o.reporter is not None:
+            vouch(d, o.reporter, o.server_id)
         return
     if o.deleted:
         _server_deleted(d, o, known)
@@ -148,8 +158,14 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     if host is not None:
         held = d.host(host)
         gone = held is not None and (is_down(held) or fell_while_down(held, o.updated_at))
-        if o.local_delete or (o.because.origin == "api" and gone):
+        if o.local_delete:
             leave_residue(d, host, o.server_id, "deleted_while_down")
+        elif o.reporter is not None:
+            vouch(d, o.reporter, o.server_id)
+        elif gone:
+            leave_residue(d, host, o.server_id, "deleted_while_down")
+        elif held is not None:
+            suspect(d, host, o.server_id)
         moved(d, host, None)
 
 
@@ -172,4 +188,6 @@ def fold_servers_listed(d: Draft, o: ServersListed) -> None:
         unseen = old is not None and (is_down(old) or s.seen_at < (old.last_down_to or 0.0))
         if old is not None and unseen and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):
             leave_residue(d, old.name, s.server_id, "deleted_while_down")
+        elif old is not None:
+            suspect(d, old.name, s.server_id)
         moved(d, s.host, None)

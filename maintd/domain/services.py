@@ -17,7 +17,7 @@ from maintd.domain.observations import (
     ServiceSeen,
     ServicesListed,
 )
-from maintd.domain.residue import clear_residue, is_down
+from maintd.domain.residue import clear_residue, is_down, settle_suspicions
 
 
 def fold_service(d: Draft, o: ServiceSeen) -> None:
@@ -44,6 +44,7 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
             d.named(o.host)
             d.touch(o.host)
         return
+    settle_suspicions(d, o)
     fresh = known is None
     if known is None:
         # Live news is never first sight: what had no news before was open.

@@ -171,8 +171,13 @@ class Stage:
 
     # -- the operator's doings ----------------------------------------------------------------------------------------
 
-    def create(self, number: int | None = None, *, wait: bool = True, group: str | None = None) -> dict[str, str]:
-        """Servers on the host, as many as asked for; their names by id. Without `wait`, they are only asked for."""
+    def create(
+        self, number: int | None = None, *, wait: bool = True, group: str | None = None, tries: int = 3
+    ) -> dict[str, str]:
+        """Servers on the host, as many as asked for; their names by id. Without `wait`, they are only asked for.
+
+        A cloud that is busy may fail to build some; then all are made anew.
+        """
         if wait:
             self._wait_schedulable()
         made: dict[str, str] = {}
@@ -182,11 +187,20 @@ class Stage:
             server_id = self.cloud.create(name, self.host, self._image, self._flavor, self._network, group)
             made[server_id] = self._made[server_id] = name
         self.say(f"{len(made)} servers asked for on {self.host}")
-        if wait:
-            self.built(made)
+        if wait and not self.built(made):
+            for server_id, name in made.items():
+                self.cloud.delete(server_id)
+                del self._made[server_id]
+                self.say(f"Nova could not build {name}")
+            if tries == 1:
+                raise Fault(f"Nova builds nothing on {self.host}")
+            return self.create(number, group=group, tries=tries - 1)
         return made
 
     def _wait_schedulable(self) -> None:
+        """Nova would refuse what is asked of a compute that it finds down, or that has just been enabled."""
+        if not until(lambda: self.cloud.service(self.host)["state"] == "up", 60.0, 1.0):
+            raise Sentence(f"Nova finds the compute of {self.host} down.")
         providers = [p for node in self.cloud.nodes(self.host) for p in self.cloud.providers(node)][:1]
 
         def schedulable() -> bool:
@@ -196,18 +210,18 @@ class Stage:
         if not until(schedulable, 60.0, 1.0):
             raise Sentence(f"{self.host} is enabled, but Placement still has {DISABLED_TRAIT} on it after a minute.")
 
-    def built(self, servers: dict[str, str], *, refusable: bool = False) -> None:
-        """Wait until they are ACTIVE, or, where Nova may refuse them, in ERROR."""
+    def built(self, servers: dict[str, str]) -> bool:
+        """Wait until each is ACTIVE or in ERROR; whether all are ACTIVE."""
+        words: set[Any] = set()
 
         def built() -> bool:
-            shown = [self.cloud.server(server_id) or {} for server_id in servers]
-            for server in shown:
-                if server.get("status") == "ERROR" and not refusable:
-                    raise Sentence(f"Nova could not build a server: {(server.get('fault') or {}).get('message')}")
-            return all(server.get("status") in ("ACTIVE", "ERROR") for server in shown)
+            nonlocal words
+            words = {(self.cloud.server(server_id) or {}).get("status") for server_id in servers}
+            return words <= {"ACTIVE", "ERROR"}
 
         if not until(built, self.options.patience_s):
             raise Sentence(f"The servers are not ACTIVE after {self.options.patience_s:g} s.")
+        return words == {"ACTIVE"}
 
     def group(self) -> str:
         """A server group whose members stay together."""

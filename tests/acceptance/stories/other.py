@@ -32,7 +32,7 @@ def build(stage: Stage) -> Facts:
     time.sleep(wait_s)
     facts = closed(stage, here | racing, watcher=watcher)
     facts.counted = (len(here), len(facts.servers))
-    stage.built(racing, refusable=True)
+    stage.built(racing)  # or refused, where the closing was first
     shown = {server_id: stage.cloud.server(server_id) or {} for server_id in facts.servers}
     landed = {i: facts.servers[i] for i, s in shown.items() if s.get("OS-EXT-SRV-ATTR:host") == stage.host}
     stage.say(f"{len(landed) - len(here)} of {len(racing)} landed before the closing, or in spite of it")
@@ -57,7 +57,8 @@ def build_late(stage: Stage) -> Facts:
     stage.delete(racing)
     stage.blocked({("incoming", server_id) for server_id in slow})
     stay(stage, facts, 2.0)
-    stage.built(slow)
+    if not stage.built(slow):
+        raise Fault("Nova could not build them")
     stage.wish({})
     stage.blocked({("not_attempted", server_id) for server_id in slow})
     stay(stage, facts)
