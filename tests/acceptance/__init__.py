@@ -12,9 +12,8 @@ The stories, and what they need beyond that (commands: STOP_COMPUTE and START_CO
 | family | stories | need |
 |---|---|---|
 | live | drain, abort, nowhere | |
-| | abort_queued | two servers |
-| | fail, crash, post_failure (five minutes), force_complete | SET_KNOB |
-| | restart | STOP_COMPUTE, START_COMPUTE, SET_KNOB |
+| | fail, abort_queued (two servers), force_complete, crash and post_failure (five minutes each) | SET_KNOB |
+| | restart (five minutes) | STOP_COMPUTE, START_COMPUTE, SET_KNOB |
 | cold | cold, revert, delete_unconfirmed | |
 | | resize_here | `allow_resize_to_same_host` in nova-api |
 | | finish_failure, copy_failure | SET_KNOB |

@@ -161,6 +161,7 @@ def tell(args: argparse.Namespace, folder: Path) -> list[str]:
         for number in range(1, args.repeat + 1):
             for name in args.story:
                 stage.say(f"--- {name} {number} of {args.repeat}, host {stage.host}, {load_now()}")
+                stage.fresh()
                 stage.record(f"{name}-{number}")
                 found, delay = once(stage, name)
                 faults += [f"{name} {number}: {fault}" for fault in found]

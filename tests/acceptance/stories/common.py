@@ -68,6 +68,8 @@ def emptied(stage: Stage, facts: Facts, within_s: float = 60.0, number: int = 1)
 
 def reopen(stage: Stage, facts: Facts) -> Facts:
     """The host is opened, the drain has to end, and the story is over."""
+    stage.up()
+    stage.recovered()
     facts.opened_at = time.time()
     request_id = stage.open()
     facts.requests |= {"service.enabled": request_id, "host.reopened": request_id, "drain.ended": request_id}

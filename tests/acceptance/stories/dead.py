@@ -65,6 +65,7 @@ def evacuate_delete(stage: Stage) -> Facts:
     stay(stage, facts)
     stage.compute(start=True)
     _lift(stage)
+    stage.up()
     stay(stage, facts)
     stage.blocked(_residue(facts))
     facts.held_until = stage.clear_residue()
