@@ -19,7 +19,7 @@ The stories, and what they need beyond that (commands: STOP_COMPUTE and START_CO
 | | finish_failure, copy_failure | SET_KNOB |
 | dead | evacuate, accept, evacuate_delete, delete_down, force_delete_down, delete_down_cleared, delete_down_trusted, \
 force_delete_down_trusted | STOP_COMPUTE, START_COMPUTE |
-| | evacuate_failure, queue_dropped | STOP_COMPUTE, START_COMPUTE, SET_KNOB |
+| | evacuate_failure | STOP_COMPUTE, START_COMPUTE, SET_KNOB |
 | other | build, refill, shelve, delete, error | |
 | | build_late | SET_KNOB |
 | | soft_delete | `reclaim_instance_interval` in nova-api |

@@ -312,10 +312,6 @@ class Stage:
             for row in self.cloud.rows(server_id):
                 self._rows[row["uuid"]] = row | ({"status": status} if status is not None else {})
 
-    def leak(self, consumer: str) -> None:
-        """Remember an allocation that Nova will leak, to take it away in the end."""
-        self._leaks.add(consumer)
-
     def delete(self, servers: dict[str, str], action: str | None = None) -> None:
         """Delete servers as an operator does, or by this action, and wait until Nova shows them no more."""
         for server_id in servers:
@@ -444,13 +440,16 @@ class Stage:
         for host in list(self._closed):
             self._try(f"enable {host}", lambda host=host: self._reopen(host))  # type: ignore[misc]
         for server_id, name in list(self._made.items()):
+            rows = self._try(f"ask after {name}", lambda i=server_id: self.cloud.rows(i))  # type: ignore[misc]
+            self._leaks |= {row["uuid"] for row in rows or ()}
             if self._try(f"delete {name}", lambda i=server_id: self.cloud.delete(i)):  # type: ignore[misc]
                 del self._made[server_id]
             else:
                 print(f"          {name} ({server_id}) could not be deleted", file=sys.stderr)
         for group in self._groups:
             self._try("delete a server group", lambda group=group: self.cloud.drop_group(group))  # type: ignore[misc]
-        for consumer in self._leaks:
+        left = self._try("look for what leaked", lambda: self.cloud.holders(self.cloud.nodes(self.host))) or frozenset()
+        for consumer in left & self._leaks:
             self._try("drop what leaked", lambda consumer=consumer: self.cloud.drop_allocation(consumer))  # type: ignore[misc]
         self._groups.clear()
         self._leaks.clear()

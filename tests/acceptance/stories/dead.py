@@ -14,8 +14,6 @@ from tests.acceptance.stories.common import (
     LAST,
     REASON,
     SOON_S,
-    begin,
-    drain_live,
     emptied,
     first,
     reopen,
@@ -154,32 +152,6 @@ def _trusted(stage: Stage, action: str | None) -> Facts:
     return reopen(stage, facts)
 
 
-def queue_dropped(stage: Stage) -> Facts:
-    """nova-compute is stopped while live migrations wait in its queue: cancelled in silence, and the servers stay."""
-    stage.need(compute=True, knob=True, servers=2)
-    facts = begin(stage)
-    ahead, behind = first(facts.servers), rest(facts.servers)
-    stage.wish({i: {"live_migration": {"mode": "slow", "seconds": 120}} for i in ahead})
-    for server_id in facts.servers:
-        stage.cloud.live_migrate(server_id, stage.options.to)
-    stage.say("server migrate --live-migration, for every server")
-    wanted = {i: "running" if i in ahead else "queued" for i in facts.servers}
-    if not until(lambda: {i: (stage.cloud.migration(i) or {}).get("status") for i in wanted} == wanted, 60.0, 0.3):
-        raise Fault("the live migrations do not queue up")
-    stage.compute(start=False)
-    stage.wish({})
-    stay(stage, facts)
-    stage.compute(start=True)
-    stage.settled(facts.servers, lambda s: s["OS-EXT-SRV-ATTR:host"] == stage.host, "left without a task")
-    told_of(stage, "migration.failed", ahead)
-    told_of(stage, "migration.cancelled", behind)
-    stay(stage, facts)
-    drain_live(stage, facts.servers)
-    facts.warnings = frozenset(("failed_migration", i) for i in ahead)
-    emptied(stage, facts)
-    return reopen(stage, facts)
-
-
 def _residue(facts: Facts) -> set[tuple[str, str]]:
     return {("residue", server_id) for server_id in facts.servers}
 
@@ -260,5 +232,4 @@ STORIES = (
     delete_down_cleared,
     delete_down_trusted,
     force_delete_down_trusted,
-    queue_dropped,
 )

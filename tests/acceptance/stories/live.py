@@ -134,7 +134,6 @@ def crash(stage: Stage) -> Facts:
 def _leaked(stage: Stage, facts: Facts, server_id: str) -> Facts:
     """Nova forgets to free what its first migration held: maintd waits a grace of minutes, then warns of it."""
     leak = stage.cloud.rows(server_id)[0]["uuid"]
-    stage.leak(leak)
     facts.leaked = frozenset({leak})
     stage.blocked({("allocation", server_id)}, 60.0)
     facts.warnings = frozenset({("failed_migration", server_id), ("leftover_allocation", server_id)})
