@@ -16,7 +16,7 @@ help:
 	@echo 'make test         install, bring RabbitMQ, run the tests (PYTEST_ARGS="-k name" to choose)'
 	@echo 'make lint         ruff, mypy --strict, the import contract, systemd-analyze, promtool'
 	@echo 'make mutate       take away each guard of the proof in turn, and see that a test notices (ONLY="words" to choose)'
-	@echo 'make acceptance   the story against a real Nova: CLOUD=NAME TRANSPORT_URL=rabbit://... [REPEAT=10] [HOST=...]'
+	@echo 'make acceptance   stories on a real Nova: CLOUD=NAME TRANSPORT_URL=rabbit://... [STORY="cold shelve"] [REPEAT=10]'
 	@echo 'make bench        what it costs, as ratios in one run (QUICK=1 to see that it works)'
 	@echo 'make config       write etc/maintd/maintd.conf anew from the options in the code'
 	@echo 'make clean        remove $(VENV) and what was built'
@@ -50,7 +50,8 @@ acceptance: $(STAMP)-test
 	    $(if $(REPEAT),--repeat $(REPEAT)) $(if $(HOST),--host '$(HOST)') $(if $(SERVERS),--servers $(SERVERS)) \
 	    $(if $(IMAGE),--image '$(IMAGE)') $(if $(FLAVOR),--flavor '$(FLAVOR)') \
 	    $(if $(NETWORK),--network '$(NETWORK)') $(if $(STOP_COMPUTE),--stop-compute '$(STOP_COMPUTE)') \
-	    $(if $(START_COMPUTE),--start-compute '$(START_COMPUTE)') $(ACCEPTANCE_ARGS)
+	    $(if $(START_COMPUTE),--start-compute '$(START_COMPUTE)') $(if $(SET_KNOB),--set-knob '$(SET_KNOB)') \
+	    $(ACCEPTANCE_ARGS)
 
 bench: $(STAMP)-test $(STAMP)-rabbitmq
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)

@@ -117,6 +117,18 @@ def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str) -> N
     d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now))))
 
 
+def vouch(d: Draft, host: str, server_id: str) -> None:
+    """nova-compute itself says that it has deleted a server: nothing is left, whatever was thought before."""
+    held = d.host(host)
+    if held is not None and held.departures:
+        kept = tuple(gone for gone in held.departures if gone[0] != server_id)
+        if kept != held.departures:
+            d.put(replace(held, departures=kept))
+    left = d.residue(f"{host}/{server_id}/deleted_while_down")
+    if left is not None and left.cleared_at is None:
+        clear_residue(d, left, "nova-compute has deleted it after all")
+
+
 def judge_departures(d: Draft, host: str, *, down: bool, asked_at: float) -> None:
     """The host was seen: up, then whoever had left by then left nothing; down, then they may have left something."""
     held = d.host(host)

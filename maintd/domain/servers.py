@@ -25,13 +25,13 @@ from maintd.domain.observations import (
     ServersListed,
 )
 from maintd.domain.residue import (
-    clear_residue,
     fell_while_down,
     is_down,
     leave_residue,
     left_a_dead_host,
     left_unexplained,
     remember_evacuation,
+    vouch,
 )
 
 
@@ -54,9 +54,8 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
     if known is not None and known.deleted_at is not None:
         if o.deleted and o.local_delete and o.host:
             leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
-        left = d.residue(f"{o.host}/{o.server_id}/deleted_while_down")
-        if o.deleted and o.reporter == o.host and left is not None and left.cleared_at is None:
-            clear_residue(d, left, "nova-compute has deleted it after all")
+        if o.deleted and o.host and o.reporter == o.host:
+            vouch(d, o.host, o.server_id)
         return
     if o.deleted:
         _server_deleted(d, o, known)

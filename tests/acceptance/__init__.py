@@ -6,4 +6,22 @@ say: `judge.py` knows how. Any cloud will do that clouds.yaml names, with an acc
 transport URL that reaches its notifications.
 
 It makes servers of its own and only ever moves those; a host that holds anybody else's is refused.
+
+The stories, and what they need beyond that (commands: STOP_COMPUTE and START_COMPUTE, SET_KNOB; `stage.py` says how):
+
+| family | stories | need |
+|---|---|---|
+| live | drain, abort, nowhere | |
+| | fail, abort_queued (two servers), force_complete, crash and post_failure (five minutes each) | SET_KNOB |
+| | restart (five minutes) | STOP_COMPUTE, START_COMPUTE, SET_KNOB |
+| cold | cold, revert, delete_unconfirmed | |
+| | resize_here | `allow_resize_to_same_host` in nova-api |
+| | finish_failure, copy_failure | SET_KNOB |
+| dead | evacuate, accept, evacuate_delete, delete_down, force_delete_down, delete_down_cleared, delete_down_trusted, \
+force_delete_down_trusted | STOP_COMPUTE, START_COMPUTE |
+| | evacuate_failure | STOP_COMPUTE, START_COMPUTE, SET_KNOB |
+| other | build, refill, shelve, delete, error | |
+| | build_late | SET_KNOB |
+| | soft_delete | `reclaim_instance_interval` in nova-api |
+| | reclaim | the same in nova-compute too |
 """

@@ -26,7 +26,7 @@ from tests.acceptance.cloud import CloudSays, Sentence
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.stage import Fault, Options, Stage, load_now
 from tests.acceptance.stories import STORIES
-from tests.acceptance.subject import Maintd, Setup
+from tests.acceptance.subject import Maintd, Settings, Setup
 
 BAR_S = 2.0
 """What host.emptied may take beyond settle_s, p99."""
@@ -62,8 +62,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     say("--exchange", default="nova", help="Nova's control_exchange (nova)")
     say("--topic", default="versioned_notifications", help="the topic of its notifications")
     say("--config-file", type=Path, metavar="F", help="more configuration for maintd, such as TLS to the broker")
-    say("--stop-compute", metavar="COMMAND", help="stops nova-compute on {host}; the story evacuate needs it")
+    say("--to", metavar="HOST", help="where servers are moved, by whatever can be told (else where Nova chooses)")
+    say("--stop-compute", metavar="COMMAND", help="stops nova-compute on {host}; the stories of dead hosts need it")
     say("--start-compute", metavar="COMMAND", help="starts nova-compute on {host}")
+    say("--set-knob", metavar="COMMAND", help="makes steps of Nova fail or slow, as {json} says; see stage.py")
+    say("--record", type=Path, metavar="FOLDER", help="keep what is on the bus meanwhile there: STORY-N.jsonl")
     say("--hold-bar", action="store_true", help=f"a delay over settle_s + {BAR_S:g} s is a fault too")
     say("--json", type=Path, metavar="FILE", help="write the measurements there")
     say("--keep", action="store_true", help="keep the folder with maintd's log, database and all that was heard")
@@ -109,10 +112,8 @@ def tell(args: argparse.Namespace, folder: Path) -> list[str]:
         )
     if args.servers < 1 or args.repeat < 1:
         raise Sentence("SERVERS and REPEAT are at least 1.")
-    if "evacuate" in args.story and not (args.stop_compute and args.start_compute):
-        raise Sentence(
-            "The story evacuate needs --stop-compute and --start-compute, commands in which {host} may stand."
-        )
+    if args.record is not None:
+        args.record.mkdir(parents=True, exist_ok=True)
     options = Options(
         cloud=args.cloud,
         host=args.host,
@@ -125,6 +126,9 @@ def tell(args: argparse.Namespace, folder: Path) -> list[str]:
         per_second=args.looks,
         stop_compute=args.stop_compute,
         start_compute=args.start_compute,
+        set_knob=args.set_knob,
+        to=args.to,
+        record=args.record,
     )
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     password = unquote(urlsplit(transport_url).password or "")
@@ -132,7 +136,7 @@ def tell(args: argparse.Namespace, folder: Path) -> list[str]:
     receiver = Receiver(secret)
     made: list[Maintd] = []
 
-    def make_maintd(drain: dict[str, str]) -> Maintd:
+    def make_maintd(settings: Settings) -> Maintd:
         home = folder / f"maintd-{len(made) + 1}"
         home.mkdir(mode=0o700)
         setup = Setup(
@@ -145,7 +149,7 @@ def tell(args: argparse.Namespace, folder: Path) -> list[str]:
             exchange=args.exchange,
             topic=args.topic,
             more=args.config_file,
-            drain=drain,
+            settings=settings,
         )
         made.append(Maintd(home, setup))
         return made[-1]
@@ -157,6 +161,8 @@ def tell(args: argparse.Namespace, folder: Path) -> list[str]:
         for number in range(1, args.repeat + 1):
             for name in args.story:
                 stage.say(f"--- {name} {number} of {args.repeat}, host {stage.host}, {load_now()}")
+                stage.fresh()
+                stage.record(f"{name}-{number}")
                 found, delay = once(stage, name)
                 faults += [f"{name} {number}: {fault}" for fault in found]
                 rounds.append(Round(name, number, found, delay, os.getloadavg()[0]))

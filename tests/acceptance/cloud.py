@@ -102,13 +102,24 @@ class Cloud:
 
     # -- servers ------------------------------------------------------------------------------------------------------
 
-    def create(self, name: str, host: str, image: str, flavor: str, network: str) -> str:
-        """Ask for a server on a host; its id."""
+    def create(self, name: str, host: str, image: str, flavor: str, network: str, group: str | None = None) -> str:
+        """Ask for a server on a host, in a server group if one is named; its id."""
         if self._newest[COMPUTE] < (2, 74):
             raise Sentence("This Nova cannot be asked for a server on a given host: it needs microversion 2.74.")
         networks = network if network in ("none", "auto") else [{"uuid": network}]
         body = {"name": name, "imageRef": image, "flavorRef": flavor, "networks": networks, "host": host}
-        return str(self.call(COMPUTE, "POST", "/servers", "2.74", {"server": body})[0]["server"]["id"])
+        asked: dict[str, Any] = {"server": body}
+        if group is not None:
+            asked["os:scheduler_hints"] = {"group": group}
+        return str(self.call(COMPUTE, "POST", "/servers", "2.74", asked)[0]["server"]["id"])
+
+    def affinity(self, name: str) -> str:
+        """Make a server group whose members stay together; its id."""
+        body = {"server_group": {"name": name, "policy": "affinity"}}
+        return str(self.call(COMPUTE, "POST", "/os-server-groups", "2.69", body)[0]["server_group"]["id"])
+
+    def drop_group(self, group: str) -> None:
+        self.call(COMPUTE, "DELETE", f"/os-server-groups/{group}", "2.69")
 
     def server(self, server_id: str) -> dict[str, Any] | None:
         """A server as Nova shows it; None when there is none."""
@@ -122,14 +133,47 @@ class Cloud:
     def act(self, server_id: str, action: str, detail: Any = None, version: str = "2.67") -> str | None:
         return self.call(COMPUTE, "POST", f"/servers/{server_id}/action", version, {action: detail})[1]
 
-    def live_migrate(self, server_id: str) -> str | None:
-        """Let Nova choose where to."""
-        return self.act(server_id, "os-migrateLive", {"host": None, "block_migration": "auto"})
+    def live_migrate(self, server_id: str, to: str | None = None) -> str | None:
+        """To this host if the scheduler agrees, else let Nova choose."""
+        return self.act(server_id, "os-migrateLive", {"host": to, "block_migration": "auto"})
+
+    def force_live_migrate(self, server_id: str, to: str) -> str | None:
+        """To this host, closed or not, without asking the scheduler, as Nova up to Stein did it."""
+        return self.act(server_id, "os-migrateLive", {"host": to, "block_migration": "auto", "force": True}, "2.67")
+
+    def cold_migrate(self, server_id: str, to: str | None = None) -> str | None:
+        return self.act(server_id, "migrate", {"host": to} if to else None, "2.56")
+
+    def evacuate(self, server_id: str, to: str | None = None) -> str | None:
+        return self.act(server_id, "evacuate", {"host": to} if to else {}, "2.68" if to else "2.67")
+
+    def unshelve(self, server_id: str, to: str | None = None) -> str | None:
+        return self.act(server_id, "unshelve", {"host": to} if to else None, "2.91" if to else "2.67")
+
+    def migration(self, server_id: str) -> dict[str, Any] | None:
+        """The live migration of a server that is queued, preparing or running; None when there is none."""
+        under_way = self.get(f"/servers/{server_id}/migrations", "2.65")["migrations"]
+        return dict(under_way[0]) if under_way else None
+
+    def abort(self, server_id: str, number: int) -> str | None:
+        return self.call(COMPUTE, "DELETE", f"/servers/{server_id}/migrations/{number}", "2.65")[1]
+
+    def force_complete(self, server_id: str, number: int) -> str | None:
+        path = f"/servers/{server_id}/migrations/{number}/action"
+        return self.call(COMPUTE, "POST", path, "2.65", {"force_complete": None})[1]
 
     def rows(self, server_id: str) -> list[dict[str, Any]]:
         """Every migration of a server, oldest first."""
         rows = self.get(f"/os-migrations?instance_uuid={server_id}", "2.80")["migrations"]
         return sorted(rows, key=lambda row: int(row["id"]))
+
+    def drop_allocation(self, consumer: str) -> None:
+        """Take from Placement what Nova has leaked."""
+        self.call(PLACEMENT, "DELETE", f"/allocations/{consumer}", "1.28")
+
+    def delete_softly(self, server_id: str) -> str | None:
+        """What `openstack server delete` does; it is for good where Nova keeps no soft-deleted servers."""
+        return self.call(COMPUTE, "DELETE", f"/servers/{server_id}", "2.69")[1]
 
     def delete(self, server_id: str, timeout_s: float = 120.0) -> bool:
         """Delete a server for good; whether it is gone."""
@@ -166,6 +210,16 @@ class Cloud:
         if not flavors:
             raise Sentence(f"There is no flavor {wanted or ''!r}; say which with FLAVOR=NAME.")
         return str(min(flavors, key=lambda f: (f.ram, f.vcpus, f.disk)).id)
+
+    def other_flavor(self, flavor: str) -> str:
+        """The smallest flavor but this one, to resize to."""
+        flavors = [f for f in self._connection.compute.flavors() if f.id != flavor and f.disk >= self._disk(flavor)]
+        if not flavors:
+            raise Sentence("This story resizes, and there is no second flavor with as large a disk.")
+        return str(min(flavors, key=lambda f: (f.ram, f.vcpus, f.disk)).id)
+
+    def _disk(self, flavor: str) -> int:
+        return int(next(f.disk for f in self._connection.compute.flavors() if f.id == flavor))
 
     def network(self, wanted: str) -> str:
         """`none`, `auto`, or the id of a network by name or id."""

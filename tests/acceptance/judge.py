@@ -36,7 +36,10 @@ CHAINS: dict[tuple[str, str], tuple[str, ...]] = {
     ("migration", "error"): ("started", "failed"),
     ("evacuation", "done"): ("started", "completed"),
     ("evacuation", "completed"): ("started", "completed"),
+    ("evacuation", "failed"): ("started", "failed"),
+    ("evacuation", "error"): ("started", "failed"),
 }
+CHAINS |= {("resize", status): chain for (kind, status), chain in CHAINS.items() if kind == "migration"}
 """What has to be said of a migration, by Nova's type and last status of it."""
 
 STATUSES: dict[str, frozenset[str]] = {
@@ -71,10 +74,25 @@ class Facts:
     """The operator accepts what evacuations leave: Nova goes on showing that, and it is not held against maintd."""
     loose: frozenset[str] = frozenset()
     """Host events whose place in the order is not fixed."""
+    held_until: float | None = None
+    """Until then something was here that no API shows: until an operator looked, or nova-compute came back."""
+    warnings: frozenset[tuple[str, str]] = frozenset()
+    """What each proof has to warn of, by kind and server, neither more nor less."""
+    leaked: frozenset[str] = frozenset()
+    """Who goes on holding something in Placement because Nova forgot to free it."""
+    refilled_at: list[float] = field(default_factory=list)
+    """When a server was sent back to the host after each time that it was emptied."""
+    counted: tuple[int, int] | None = None
+    """Fewest and most servers that may have been there when the host was closed, where that was a race."""
 
     @property
     def emptied(self) -> Heard | None:
-        return next((h for h in self.heard if h.type == "host.emptied" and h.event["subject"] == self.host), None)
+        """The first proof."""
+        return next(iter(self.emptieds), None)
+
+    @property
+    def emptieds(self) -> list[Heard]:
+        return [h for h in self.heard if h.type == "host.emptied" and h.event["subject"] == self.host]
 
 
 def instant(text: str) -> float:
@@ -183,8 +201,9 @@ def host_told(facts: Facts, heard: Sequence[Heard]) -> list[str]:
         if h.type == "drain.started":
             if h.data["found"]:
                 faults.append("drain.started: found, though it was seen to begin")
-            if h.data["servers_total"] not in (None, len(facts.servers)):
-                faults.append(f"drain.started: {h.data['servers_total']} servers, there were {len(facts.servers)}")
+            total, (fewest, most) = h.data["servers_total"], facts.counted or (len(facts.servers), len(facts.servers))
+            if total is not None and not fewest <= total <= most:
+                faults.append(f"drain.started: {total} servers, there were {most}")
         if h.type == "drain.ended" and h.data["removed"]:
             faults.append("drain.ended: removed, though the service is still there")
     return faults
@@ -235,21 +254,25 @@ def _migration_told(facts: Facts, events: Sequence[Heard], row: Mapping[str, Any
             "source": row["source_compute"],
             "destination": row["dest_compute"],
         }
-        if h.type == "migration.started" and h.data["migration_uuid"] is None:
+        word = h.type.removeprefix("migration.")
+        # The bus may be quicker than the API, which alone knows the row: then neither its ids nor its status are said.
+        unsaid = word == "awaiting_confirmation" and h.data["status"] is None
+        if (word == "started" or unsaid) and h.data["migration_uuid"] is None:
             wanted |= {"migration_uuid": None, "migration_id": None}
         for member, value in wanted.items():
             if h.data[member] != value:
                 faults.append(f"{h.type}: {member} is {h.data[member]!r}, Nova says {value!r}")
-        word = h.type.removeprefix("migration.")
         if word in STATUSES:
-            unsaid = word == "awaiting_confirmation" and h.data["status"] is None  # the bus may be quicker than the API
             if h.data["status"] not in STATUSES[word] and not unsaid:
                 faults.append(f"{h.type}: status {h.data['status']!r}")
             if not 0 <= h.data["duration_seconds"] <= h.received_at - instant(events[0].event["time"]) + 120.0:
                 faults.append(f"{h.type}: duration_seconds {h.data['duration_seconds']}")
-    emptied, ends = facts.emptied, [h for h in events if h.type.removeprefix("migration.") in STATUSES]
-    if emptied is not None and ends and row["source_compute"] == facts.host and sequence(ends[-1]) > sequence(emptied):
-        faults.append(f"{ends[-1].type} was published after host.emptied")
+    ends = [h for h in events if h.type.removeprefix("migration.") in STATUSES]
+    if facts.emptieds and ends and row["source_compute"] == facts.host:
+        if sequence(ends[-1]) > sequence(facts.emptieds[-1]):
+            faults.append(f"{ends[-1].type} was published after host.emptied")
+        if any(sequence(events[0]) < sequence(emptied) < sequence(ends[-1]) for emptied in facts.emptieds):
+            faults.append(f"host.emptied was published before {ends[-1].type}")
     if row["status"] == "completed" and facts.where.get(row["instance_uuid"]) == facts.host:
         faults.append(f"the server is still on {facts.host}, though Nova calls the move completed")
     return faults
@@ -259,11 +282,11 @@ def _migration_told(facts: Facts, events: Sequence[Heard], row: Mapping[str, Any
 
 
 def proof(facts: Facts) -> list[str]:
-    """What host.emptied shows for itself: two whole passes, far enough apart, that found nothing."""
-    emptied = facts.emptied
-    if emptied is None:
-        return []
-    data = emptied.data
+    """What each host.emptied shows for itself: two whole passes, far enough apart, that found nothing."""
+    return [fault for emptied in facts.emptieds for fault in _proof(facts, emptied.data)]
+
+
+def _proof(facts: Facts, data: dict[str, Any]) -> list[str]:
     faults = [] if data["scope"] == "nova" else [f"host.emptied: scope {data['scope']!r}"]
     passes: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for read in data["proof"]:
@@ -284,22 +307,27 @@ def proof(facts: Facts) -> list[str]:
                 faults.append(f"host.emptied: pass {number} has no {wanted}")
         for read in reads:
             if read["read"] in ("os-hypervisors", "servers", "allocations") and read["count"]:
-                if not (read["read"] == "allocations" and facts.residue_accepted):
+                left_behind = facts.residue_accepted or read["count"] <= len(facts.leaked)
+                if not (read["read"] == "allocations" and left_behind):
                     faults.append(f"host.emptied: pass {number} found {read['count']} of {read['read']}")
     first, second = (min(instant(read["at"]) for read in passes[n]) for n in sorted(passes))
     if second - first < facts.settle_s - 1.0:
         faults.append(f"host.emptied: its passes are {second - first:.2f} s apart, settle_s is {facts.settle_s:g}")
-    if data["warnings"]:
-        faults.append(f"host.emptied: warnings {json.dumps(data['warnings'])}")
+    warned = Counter((note["kind"], note["server_id"]) for note in data["warnings"])
+    if warned.keys() != facts.warnings:
+        faults.append(f"host.emptied: warnings {json.dumps(data['warnings'])}, not {sorted(facts.warnings)}")
+    if data["residue"] and not facts.residue_accepted:
+        faults.append(f"host.emptied: residue {json.dumps(data['residue'])}, which nobody has accepted")
     return faults
 
 
 def _holding(facts: Facts, sample: Sample) -> list[str]:
     """What a look found that keeps the host from being empty."""
+    held = sample.held - facts.leaked
     if not facts.residue_accepted:
-        return sorted(sample.held)
+        return sorted(held)
     # What an evacuation leaves until the compute is back: its row, done, and the server's claim on its old host too.
-    return sorted(h for h in sample.held if not h.endswith("(done)") and h not in facts.servers)
+    return sorted(h for h in held if not h.endswith("(done)") and h not in facts.servers)
 
 
 def last_held(facts: Facts, decided_at: float) -> Sample | None:
@@ -309,13 +337,19 @@ def last_held(facts: Facts, decided_at: float) -> Sample | None:
 
 
 def not_early(facts: Facts) -> list[str]:
-    """host.emptied came at least settle_s after the last moment at which something is known to have been here, and
-    nothing was here from then until the host was opened."""
-    emptied = facts.emptied
-    if emptied is None:
-        return []
+    """Each host.emptied came at least settle_s after the last moment at which something is known to have been here, and
+    nothing was here from then until the host was filled again or opened."""
     faults: list[str] = []
-    decided_at = instant(emptied.event["time"])
+    for number, emptied in enumerate(facts.emptieds):
+        until = facts.opened_at
+        if number < len(facts.refilled_at):
+            until = facts.refilled_at[number]
+        faults += _not_early(facts, instant(emptied.event["time"]), until)
+    return faults
+
+
+def _not_early(facts: Facts, decided_at: float, until: float | None) -> list[str]:
+    faults: list[str] = []
     last = last_held(facts, decided_at)
     if last is None:
         faults.append("the watcher never saw anything on the host: nothing is proven")
@@ -324,8 +358,12 @@ def not_early(facts: Facts) -> list[str]:
             f"EARLY: host.emptied was decided {decided_at - last.asked_at:.3f} s after {last.what} last showed "
             f"{', '.join(_holding(facts, last))}; settle_s is {facts.settle_s:g}"
         )
-    until = facts.opened_at if facts.opened_at is not None else decided_at
-    for sample in facts.watcher.held_between(decided_at, until):
+    if facts.held_until is not None and decided_at - facts.held_until < facts.settle_s:
+        faults.append(
+            f"EARLY: host.emptied was decided {decided_at - facts.held_until:.3f} s after what no API shows was gone; "
+            f"settle_s is {facts.settle_s:g}"
+        )
+    for sample in facts.watcher.held_between(decided_at, decided_at if until is None else until):
         if found := _holding(facts, sample):
             faults.append(f"EARLY: {sample.what} showed {', '.join(found)} after host.emptied")
     for what in ("nova", "placement"):
@@ -360,7 +398,7 @@ class Delay:
 
 def delay(facts: Facts) -> Delay | None:
     """How long host.emptied took, by its parts; None where it did not come. Counted from the last look at Placement
-    that found something held, so never too short."""
+    that found something held, so never too short, or from when what no API shows was gone."""
     emptied = facts.emptied
     if emptied is None:
         return None
@@ -368,6 +406,8 @@ def delay(facts: Facts) -> Delay | None:
     freed = facts.watcher.freed(decided_at)
     if freed is None:
         return None
+    if facts.held_until is not None and facts.held_until > freed[0]:
+        freed = (facts.held_until, max(facts.held_until, freed[1]))
     reads = emptied.data["proof"]
     numbers = sorted({read["pass"] for read in reads})
     begun = [min(instant(read["at"]) for read in reads if read["pass"] == n) for n in numbers]

@@ -1,11 +1,22 @@
 """What every story stands on: the cloud, the maintd under test, the receiver, the servers made, and how to leave clean.
 
-A `Stage` remembers all that it changed (servers made, hosts closed, computes stopped) and undoes it in `sweep`,
-whatever became of the story.
+A `Stage` remembers all that it changed (servers made, hosts closed, computes stopped, wishes made) and undoes it in
+`sweep`, whatever became of the story.
+
+Some stories need more than the API: nova-compute stopped and started, or a step of Nova that fails or takes its time.
+How that is done differs from cloud to cloud, so it comes as a command. What a step is wished to do is one JSON object,
+put for `{json}` in the command of `--set-knob`, and stays so until the next:
+
+    {"servers": {ID: {STEP: {"fail": true}, STEP: {"seconds": 8}}}}        {}: everything as it always is
+
+STEP is spawn, migrate_disk, finish_migration, finish_revert, pre_live_migration, live_migration, post_at_destination or
+destroy; live_migration takes a `mode` too: converge, slow, stuck, diverge, fail (it is rolled back) or error (the
+driver raises).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shlex
@@ -14,13 +25,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.acceptance import judge
 from tests.acceptance.cloud import PLACEMENT, Cloud, CloudSays, Sentence, until
 from tests.acceptance.judge import Facts
 from tests.acceptance.receiver import Heard, Receiver
-from tests.acceptance.subject import INSTALLATION, Maintd
+from tests.acceptance.subject import INSTALLATION, Maintd, Settings
 from tests.acceptance.watcher import Watcher
 
 DISABLED_TRAIT = "COMPUTE_STATUS_DISABLED"
@@ -41,6 +53,9 @@ class Options:
     per_second: float = 10.0
     stop_compute: str | None = None
     start_compute: str | None = None
+    set_knob: str | None = None
+    to: str | None = None
+    record: Path | None = None
 
 
 class Fault(Exception):
@@ -48,21 +63,26 @@ class Fault(Exception):
 
 
 class Stage:
-    """One run of the runner. `say` tells what is done; `make_maintd` makes a maintd with these [drain] options."""
+    """One run of the runner. `say` tells what is done; `make_maintd` makes a maintd, with options beside the usual."""
 
-    def __init__(self, options: Options, receiver: Receiver, make_maintd: Callable[[dict[str, str]], Maintd]) -> None:
+    def __init__(self, options: Options, receiver: Receiver, make_maintd: Callable[[Settings], Maintd]) -> None:
         self.options = options
         self.receiver = receiver
         self.cloud = Cloud(options.cloud)
         self.maintd: Maintd | None = None
         self.faults: list[str] = []  # of maintd's ends and logs, whatever the story
         self._make_maintd = make_maintd
-        self._drain: dict[str, str] = {}
+        self._settings: Settings = {}
         self._run = secrets.token_hex(3)
         self._count = 0
         self._made: dict[str, str] = {}
         self._closed: set[str] = set()
         self._stopped: set[str] = set()
+        self._wished = False
+        self._groups: list[str] = []
+        self._leaks: set[str] = set()
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._recording: subprocess.Popen[bytes] | None = None
         self._watchers: list[Watcher] = []
         self._from = 0  # what was heard before belongs to the story before
         self._started_at = 0  # what was heard before was said by another maintd
@@ -95,15 +115,36 @@ class Stage:
             raise Sentence(f"{wanted} holds servers already, and nobody else's are moved here; choose another HOST.")
         raise Sentence("Every host holds something, and nobody else's servers are moved here; empty one first.")
 
-    def go(self, drain: dict[str, str] | None = None) -> None:
-        """Have maintd running, with these [drain] options beside settle_s; it is replaced when they differ."""
-        wanted = drain or {}
-        if self.maintd is not None and wanted == self._drain:
+    def go(self, settings: Settings | None = None) -> None:
+        """Have maintd running, with these options beside settle_s; it is replaced when they differ."""
+        wanted = settings or {}
+        if self.maintd is not None and wanted == self._settings:
             return
         self.halt()
-        self.maintd, self._drain, self._started_at = self._make_maintd(wanted), wanted, len(self.receiver.heard)
+        self.maintd, self._settings, self._started_at = self._make_maintd(wanted), wanted, len(self.receiver.heard)
         self.maintd.start()
         self.say(f"maintd run: pid {self.maintd.pid}, listens to the bus, has read the cloud")
+
+    def fresh(self) -> None:
+        """What cleaning up after the story before let maintd say is no part of the next one."""
+        maintd = self.maintd
+        if maintd is not None:
+            until(lambda: not maintd.host(self.host).get("closed"), 15.0)
+            self.recovered()
+        self.heard_since()
+
+    def record(self, name: str) -> None:
+        """From now on, and until the sweep, keep what is on the bus, where that was asked for."""
+        if self.options.record is None:
+            return
+        if self.maintd is None:
+            self.go()
+        assert self.maintd is not None
+        file = self.options.record / f"{name}.jsonl"
+        file.unlink(missing_ok=True)
+        self._recording = self.maintd.begin_record(file)
+        if not until(lambda: "connected" in file.with_suffix(".log").read_text(errors="replace"), 30.0):
+            raise Sentence(f"maintd record does not listen; see {file.with_suffix('.log')}")
 
     def halt(self) -> None:
         """End maintd, keeping what was wrong with it; then take its queue away."""
@@ -121,10 +162,53 @@ class Stage:
         self.faults += maintd.stop()
         self.faults += maintd.remove_queue()
 
+    def need(self, *, compute: bool = False, knob: bool = False, servers: int = 1) -> None:
+        """What a story cannot be told without. Raises Sentence where it was not given."""
+        if compute and not (self.options.stop_compute and self.options.start_compute):
+            raise Sentence(
+                "This story stops nova-compute: say how with STOP_COMPUTE and START_COMPUTE, commands in which {host} "
+                "stands for the host."
+            )
+        if knob and not self.options.set_knob:
+            raise Sentence(
+                "This story makes a step of Nova fail or slow: say how with SET_KNOB, a command in which {json} stands "
+                "for what is wished (tests/acceptance/stage.py says what may be wished)."
+            )
+        if self.options.servers < servers:
+            raise Sentence(f"This story needs {servers} servers at least: SERVERS={servers}.")
+
     # -- the operator's doings ----------------------------------------------------------------------------------------
 
-    def create(self) -> dict[str, str]:
-        """Servers on the host, as many as asked for; their names by id."""
+    def create(
+        self, number: int | None = None, *, wait: bool = True, group: str | None = None, tries: int = 3
+    ) -> dict[str, str]:
+        """Servers on the host, as many as asked for; their names by id. Without `wait`, they are only asked for.
+
+        A cloud that is busy may fail to build some; then all are made anew.
+        """
+        if wait:
+            self._wait_schedulable()
+        made: dict[str, str] = {}
+        self._count += 1
+        for index in range(1, (number or self.options.servers) + 1):
+            name = f"maintd-{self._run}-{self._count}-{index}"
+            server_id = self.cloud.create(name, self.host, self._image, self._flavor, self._network, group)
+            made[server_id] = self._made[server_id] = name
+        self.say(f"{len(made)} servers asked for on {self.host}")
+        if wait and not self.built(made):
+            for server_id, name in made.items():
+                self.cloud.delete(server_id)
+                del self._made[server_id]
+                self.say(f"Nova could not build {name}")
+            if tries == 1:
+                raise Fault(f"Nova builds nothing on {self.host}")
+            return self.create(number, group=group, tries=tries - 1)
+        return made
+
+    def _wait_schedulable(self) -> None:
+        """Nova would refuse what is asked of a compute that it finds down, or that has just been enabled."""
+        if not until(lambda: self.cloud.service(self.host)["state"] == "up", 60.0, 1.0):
+            raise Sentence(f"Nova finds the compute of {self.host} down.")
         providers = [p for node in self.cloud.nodes(self.host) for p in self.cloud.providers(node)][:1]
 
         def schedulable() -> bool:
@@ -133,24 +217,28 @@ class Stage:
 
         if not until(schedulable, 60.0, 1.0):
             raise Sentence(f"{self.host} is enabled, but Placement still has {DISABLED_TRAIT} on it after a minute.")
-        self._count += 1
-        made: dict[str, str] = {}
-        for number in range(1, self.options.servers + 1):
-            name = f"maintd-{self._run}-{self._count}-{number}"
-            server_id = self.cloud.create(name, self.host, self._image, self._flavor, self._network)
-            made[server_id] = self._made[server_id] = name
-        self.say(f"{len(made)} servers asked for on {self.host}")
+
+    def built(self, servers: dict[str, str]) -> bool:
+        """Wait until each is ACTIVE or in ERROR; whether all are ACTIVE."""
+        words: set[Any] = set()
 
         def built() -> bool:
-            shown = [self.cloud.server(server_id) or {} for server_id in made]
-            for server in shown:
-                if server.get("status") == "ERROR":
-                    raise Sentence(f"Nova could not build a server: {(server.get('fault') or {}).get('message')}")
-            return all(server.get("status") == "ACTIVE" for server in shown)
+            nonlocal words
+            words = {(self.cloud.server(server_id) or {}).get("status") for server_id in servers}
+            return words <= {"ACTIVE", "ERROR"}
 
         if not until(built, self.options.patience_s):
             raise Sentence(f"The servers are not ACTIVE after {self.options.patience_s:g} s.")
-        return made
+        return words == {"ACTIVE"}
+
+    def group(self) -> str:
+        """A server group whose members stay together."""
+        group = self.cloud.affinity(f"maintd-{self._run}")
+        self._groups.append(group)
+        return group
+
+    def other_flavor(self) -> str:
+        return self.cloud.other_flavor(self._flavor)
 
     def watch(self) -> Watcher:
         nodes = self.cloud.nodes(self.host)
@@ -175,29 +263,68 @@ class Stage:
         self.say(f"compute service set --{'down' if down else 'up'} {self.host} nova-compute")
         return self.cloud.set_service(self.host, forced_down=down)
 
-    def compute(self, start: bool) -> None:
-        """Stop or start nova-compute on the host, by the command given for it."""
+    def compute(self, start: bool, *, wait: bool = True) -> None:
+        """Stop or start nova-compute on the host, by the command given for it, and wait until Nova shows it."""
+        self.need(compute=True)
         command = self.options.start_compute if start else self.options.stop_compute
-        if not command:
-            raise Sentence(
-                "This story stops nova-compute: say how with STOP_COMPUTE and START_COMPUTE, commands in which {host} "
-                "stands for the host."
-            )
-        words = [word.replace("{host}", self.host) for word in shlex.split(command)]
+        words = [word.replace("{host}", self.host) for word in shlex.split(command or "")]
         self.say(f"{'starts' if start else 'stops'} nova-compute on {self.host}")
         if not start:
             self._stopped.add(self.host)
         subprocess.run(words, check=True, timeout=120, stdout=subprocess.DEVNULL)
         if start:
             self._stopped.discard(self.host)
-        state = "up" if start else "down"
+        if wait:
+            self.up(start)
+
+    def up(self, wanted: bool = True) -> None:
+        """Wait until Nova shows the compute as up, or as down."""
+        state = "up" if wanted else "down"
 
         def shown() -> bool:
             service = self.cloud.service(self.host)
-            return service["state"] == state or bool(start and service["forced_down"])  # which always shows as down
+            return service["state"] == state or bool(wanted and service["forced_down"])  # which always shows as down
 
         if not until(shown, 180.0, 1.0):
             raise Fault(f"Nova does not show the compute of {self.host} as {state} after three minutes")
+
+    def recovered(self) -> None:
+        """Wait until whatever was said to be lost in this story is said to have recovered; the judge wants it so."""
+
+        def pending() -> int:
+            mine = [h.type for h in self.receiver.heard[self._from :] if h.event["subject"] == self.host]
+            return mine.count("service.lost") - mine.count("service.recovered")
+
+        until(lambda: pending() <= 0, 60.0, 0.5)
+
+    def wish(self, servers: dict[str, dict[str, Any]]) -> None:
+        """Have steps of Nova fail or take their time for some servers, by the command given for it; {} ends it."""
+        self.need(knob=True)
+        wished = json.dumps({"servers": servers} if servers else {})
+        self._wished = bool(servers)
+        self.say(f"wishes {wished}")
+        words = [word.replace("{json}", wished) for word in shlex.split(self.options.set_knob or "")]
+        subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+    def note_rows(self, servers: dict[str, str], status: str | None = None) -> None:
+        """Keep the migrations of servers about to be deleted, which Nova forgets; `status`: how they end with that."""
+        for server_id in servers:
+            for row in self.cloud.rows(server_id):
+                self._rows[row["uuid"]] = row | ({"status": status} if status is not None else {})
+
+    def delete(self, servers: dict[str, str], action: str | None = None) -> None:
+        """Delete servers as an operator does, or by this action, and wait until Nova shows them no more."""
+        for server_id in servers:
+            if action is None:
+                self.cloud.delete_softly(server_id)
+            else:
+                self.cloud.act(server_id, action)
+        self.say(f"server delete{' --force' if action else ''}, for {len(servers)}")
+        self.gone(servers)
+
+    def gone(self, servers: dict[str, str]) -> None:
+        if not until(lambda: all(self.cloud.server(i) is None for i in servers), self.options.patience_s, 0.5):
+            raise Fault(f"the cloud did not delete its servers within {self.options.patience_s:g} s")
 
     def settled(self, servers: dict[str, str], done: Callable[[dict[str, Any]], bool], what: str) -> None:
         """Wait until every server is `done` and no task of it goes on."""
@@ -211,15 +338,28 @@ class Stage:
 
     def away(self, servers: dict[str, str]) -> None:
         self.settled(servers, lambda s: s["OS-EXT-SRV-ATTR:host"] != self.host, f"away from {self.host}")
-        self.say(f"Nova: all servers are away from {self.host}")
+        self.say(f"Nova: {len(servers)} servers are away from {self.host}")
 
     # -- what came of it ----------------------------------------------------------------------------------------------
 
-    def expect(self, event_type: str, timeout_s: float, wanted: Callable[[Heard], bool] = lambda h: True) -> Heard:
-        """The first event of this type about the host in this story. Raises Fault when it does not come."""
-        found = self.receiver.wait_for(
-            lambda h: h.type == event_type and h.event["subject"] == self.host and wanted(h), self._from, timeout_s
-        )
+    def _heard(self, event_type: str, wanted: Callable[[Heard], bool], number: int) -> Callable[[Heard], bool]:
+        """Whether this is the `number`th event that is wanted of this story, told by the place where it stands."""
+
+        def right(heard: Heard) -> bool:
+            if heard.type != event_type or heard.event["subject"] != self.host or not wanted(heard):
+                return False
+            same = [h for h in self.receiver.heard[self._from :] if h.type == event_type and wanted(h)]
+            mine = [h for h in same if h.event["subject"] == self.host]
+            return len(mine) >= number and mine[number - 1] is heard
+
+        return right
+
+    def expect(
+        self, event_type: str, timeout_s: float, wanted: Callable[[Heard], bool] = lambda h: True, number: int = 1
+    ) -> Heard:
+        """The first event of this type about the host in this story, or the `number`th. Raises Fault when it does not
+        come."""
+        found = self.receiver.wait_for(self._heard(event_type, wanted, number), self._from, timeout_s)
         if found is None:
             assert self.maintd is not None
             why = [f"{b['kind']}: {b['detail']}" for b in self.maintd.host(self.host).get("blockers", [])]
@@ -227,17 +367,35 @@ class Stage:
         self.say(f"webhook: {event_type} {self._short(found)}")
         return found
 
-    def none_comes(self, event_type: str, for_s: float) -> None:
-        """Wait that long; raises Fault when an event of this type came, now or before."""
-        found = self.receiver.wait_for(
-            lambda h: h.type == event_type and h.event["subject"] == self.host, self._from, for_s
-        )
+    def none_comes(self, event_type: str, for_s: float, number: int = 1) -> None:
+        """Wait that long; raises Fault when an event of this type came, now or before: the first, or the `number`th."""
+        found = self.receiver.wait_for(self._heard(event_type, lambda h: True, number), self._from, for_s)
         if found is not None:
-            raise Fault(f"{event_type} came when it must not: {found.data}")
+            raise Fault(f"EARLY: {event_type} came when it must not: {found.data}")
 
     def blockers(self) -> list[dict[str, Any]]:
         assert self.maintd is not None
         return list(self.maintd.host(self.host).get("blockers", []))
+
+    def kinds(self) -> set[tuple[str, str | None]]:
+        """What blocks the host, by kind and server."""
+        return {(b["kind"], b["server_id"]) for b in self.blockers()}
+
+    def blocked(self, wanted: set[tuple[str, str]], within_s: float = 30.0) -> None:
+        """The host's blockers come to be these, and no others. Raises Fault when they do not in time."""
+        if not until(lambda: self.kinds() == wanted, within_s, 0.5):
+            raise Fault(f"the host's blockers are {sorted(self.kinds(), key=str)}, not {sorted(wanted)}")
+        self.say(f"blocked by {', '.join(sorted({kind for kind, _ in wanted}))}, as it must be")
+
+    def clear_residue(self) -> float:
+        """The operator has looked, and says that nothing is left. Since when that is so."""
+        assert self.maintd is not None
+        at = time.time()
+        self.say(f"maintd residue clear {self.host}")
+        wrong = self.maintd.clear_residue(self.host)
+        if wrong:
+            raise Fault(wrong[0])
+        return at
 
     def _short(self, heard: Heard) -> str:
         data = heard.data
@@ -247,8 +405,11 @@ class Stage:
         """Fill in what Nova says of each server in the end, and what was heard since the last story."""
         time.sleep(2.0)  # whatever is said once too often would come now
         facts.watcher.stop()
+        rows = dict(self._rows)
         for server_id in facts.servers:
-            facts.rows += self.cloud.rows(server_id)
+            rows |= {row["uuid"]: row for row in self.cloud.rows(server_id)}
+        facts.rows = [row for row in rows.values() if row["instance_uuid"] in facts.servers]
+        for server_id in facts.servers:
             server = self.cloud.server(server_id)
             facts.where[server_id] = server["OS-EXT-SRV-ATTR:host"] if server else None
         facts.heard = self.heard_since()
@@ -268,15 +429,31 @@ class Stage:
         for watcher in self._watchers:
             watcher.stop()
         self._watchers.clear()
+        if self._recording is not None:
+            self._recording.terminate()
+            self._recording.wait(30.0)
+            self._recording = None
+        if self._wished:
+            self._try("take back what was wished", lambda: self.wish({}))
         for host in list(self._stopped):
             self._try(f"start nova-compute on {host}", lambda: self.compute(start=True))
         for host in list(self._closed):
             self._try(f"enable {host}", lambda host=host: self._reopen(host))  # type: ignore[misc]
         for server_id, name in list(self._made.items()):
+            rows = self._try(f"ask after {name}", lambda i=server_id: self.cloud.rows(i))  # type: ignore[misc]
+            self._leaks |= {row["uuid"] for row in rows or ()}
             if self._try(f"delete {name}", lambda i=server_id: self.cloud.delete(i)):  # type: ignore[misc]
                 del self._made[server_id]
             else:
                 print(f"          {name} ({server_id}) could not be deleted", file=sys.stderr)
+        for group in self._groups:
+            self._try("delete a server group", lambda group=group: self.cloud.drop_group(group))  # type: ignore[misc]
+        left = self._try("look for what leaked", lambda: self.cloud.holders(self.cloud.nodes(self.host))) or frozenset()
+        for consumer in left & self._leaks:
+            self._try("drop what leaked", lambda consumer=consumer: self.cloud.drop_allocation(consumer))  # type: ignore[misc]
+        self._groups.clear()
+        self._leaks.clear()
+        self._rows.clear()
 
     def _reopen(self, host: str) -> bool:
         def lifted() -> bool:

@@ -45,7 +45,11 @@ class Setup:
     exchange: str = "nova"
     topic: str = "versioned_notifications"
     more: Path | None = None
-    drain: dict[str, str] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
+
+
+Settings = dict[str, dict[str, str]]
+"""Options beyond that, by group: what a story wants otherwise than by default."""
 
 
 class Maintd:
@@ -58,7 +62,9 @@ class Maintd:
         self._api = f"http://127.0.0.1:{(port := free_port())}"
         self._health = f"http://127.0.0.1:{(health := free_port())}"
         self._process: subprocess.Popen[bytes] | None = None
-        drain = {"settle_s": f"{setup.settle_s:g}", **setup.drain}
+        groups = {"drain": {"settle_s": f"{setup.settle_s:g}"}}
+        for group, options in setup.settings.items():
+            groups.setdefault(group, {}).update(options)
         text = "\n".join(
             [
                 f"[DEFAULT]\ninstallation = {INSTALLATION}\nlog_format = json",
@@ -66,8 +72,11 @@ class Maintd:
                 f"pool = {setup.pool}",
                 f"[cloud]\ncloud = {setup.cloud}",
                 f"[database]\nconnection = sqlite:///{folder / 'maintd.sqlite'}",
-                "[drain]",
-                *(f"{name} = {value}" for name, value in drain.items()),
+                *(
+                    line
+                    for group, options in groups.items()
+                    for line in (f"[{group}]", *(f"{name} = {value}" for name, value in options.items()))
+                ),
                 f"[api]\nlisten = 127.0.0.1:{port}",
                 f"[metrics]\nlisten = 127.0.0.1:{health}",
                 "[webhooks]\nenabled = receiver",
@@ -135,6 +144,14 @@ class Maintd:
             return [f"maintd bus remove: exit code {done.returncode}: {(done.stdout + done.stderr).strip()[:300]}"]
         return []
 
+    def clear_residue(self, host: str) -> list[str]:
+        """Say, as an operator who has looked does, that nothing is left on a host; what was wrong."""
+        words = [sys.executable, "-m", "maintd", "residue", "clear", host, "--api", self._api]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode or "Cleared" not in done.stdout:
+            return [f"maintd residue clear {host}: exit code {done.returncode}: {(done.stdout + done.stderr).strip()}"]
+        return []
+
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def _ask(self, url: str) -> dict[str, Any] | None:
@@ -172,6 +189,13 @@ class Maintd:
             return {}
         pairs = (line.rsplit(" ", 1) for line in lines if line.startswith(prefix))
         return {name: float(value) for name, value in pairs}
+
+    # -- beside it ----------------------------------------------------------------------------------------------------
+
+    def begin_record(self, file: Path) -> subprocess.Popen[bytes]:
+        """`maintd record` to a file, through a queue of its own, until it is ended."""
+        said = file.with_suffix(".log").open("wb")
+        return subprocess.Popen(self._command("record", str(file)), stdin=subprocess.DEVNULL, stdout=said, stderr=said)
 
     # -- the log ------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from maintd.domain.events import instant_text
 from tests.acceptance import judge
 from tests.acceptance.judge import Facts, told
 from tests.acceptance.receiver import Heard
-from tests.acceptance.stories import A_DRAIN, LAST
+from tests.acceptance.stories.common import A_DRAIN, LAST
 from tests.acceptance.watcher import Sample, Watcher
 
 HOST, OTHER, SETTLE_S = "rack1-a", "rack1-b", 15.0
@@ -179,6 +179,29 @@ def _found_something(facts: Facts) -> None:
     data["proof"][1]["count"] = 1
 
 
+def _hidden_till(after_freed_s: float) -> Callable[[Facts], None]:
+    def do(facts: Facts) -> None:
+        facts.held_until = FREED_AT + after_freed_s
+
+    return do
+
+
+def _warns_of_nothing(facts: Facts) -> None:
+    facts.warnings = frozenset({("failed_migration", "server-1")})
+
+
+def _no_race(facts: Facts) -> None:
+    facts.counted = (2, 3)
+
+
+def _ends_after_the_proof(facts: Facts) -> None:
+    """The end of the move and host.emptied change places."""
+    heard = list(facts.heard)
+    for one, number in ((heard[3], 5), (heard[4], 4)):
+        one.event["sequence"] = f"{number:020d}"
+    facts.heard = heard
+
+
 def _blind(facts: Facts) -> None:
     facts.watcher.samples = [s for s in facts.watcher.samples if s.asked_at < FREED_AT + 1]
 
@@ -209,6 +232,11 @@ def _blind(facts: Facts) -> None:
         (_held_at(FREED_AT + 1.0, "nova"), "EARLY"),
         (_held_at(FREED_AT + 17.0, "placement"), "after host.emptied"),
         (_blind, "nothing is proven"),
+        (_hidden_till(1.0), "EARLY"),
+        (_warns_of_nothing, "warnings []"),
+        (_say("host.emptied", "residue", [{"kind": "evacuated", "server_id": "server-1", "detail": None}]), "residue"),
+        (_no_race, "1 servers"),
+        (_ends_after_the_proof, "was published after host.emptied"),
     ],
 )
 def test_each_bad_telling_is_found(spoil: Callable[[Facts], None], word: str) -> None:
@@ -217,6 +245,62 @@ def test_each_bad_telling_is_found(spoil: Callable[[Facts], None], word: str) ->
     spoil(facts)
     faults = _all(facts)
     assert any(word in fault for fault in faults), faults
+
+
+def _refilled() -> Facts:
+    """The same server is sent back 17 s after it had left, is there for a second, and leaves again."""
+    facts = _story()
+    back_at, again_s = FREED_AT + 17.0, 20.0
+    facts.refilled_at = [back_at]
+    facts.watcher.samples = []
+    for tenth in range(800):
+        at = T0 + tenth / 10
+        there = at < FREED_AT or back_at + 1.0 <= at < FREED_AT + again_s
+        held = frozenset({"server-1"}) if there else frozenset()
+        facts.watcher.samples += [Sample(what, at, at + 0.05, held) for what in ("placement", "nova")]
+    again = copy.deepcopy(facts.emptieds[0].event)
+    for read in again["data"]["proof"]:
+        read["at"] = instant_text(judge.instant(read["at"]) + again_s)
+    occupied = {"drain_id": "drain-1", "host": HOST, "occupants": []}
+    heard = list(facts.heard)
+    heard[5:5] = [
+        _event(5, "host.occupied", back_at + 1.1, occupied),
+        _event(5, "host.emptied", FREED_AT + 15.8 + again_s, again["data"], "api"),
+    ]
+    for number, one in enumerate(heard, 1):
+        one.event["id"] = f"event-{number}"
+        one.event["sequence"] = f"{number:020d}"
+        if number > 7:
+            one.event["time"] = instant_text(T0 + 70)
+    facts.heard = [Heard(judge.instant(h.event["time"]) + 0.02, h.event["id"], h.content_type, h.event) for h in heard]
+    facts.opened_at = T0 + 70
+    facts.host_events = (*A_DRAIN[:3], "host.occupied", "host.emptied", *A_DRAIN[3:])
+    return facts
+
+
+def test_a_refill_is_judged_twice() -> None:
+    """What comes back is allowed from when it was sent for, and the second proof is held against it like the first."""
+    assert _all(_refilled()) == []
+    facts = _refilled()
+    facts.refilled_at = [FREED_AT + 18.5]
+    assert any("after host.emptied" in fault for fault in _all(facts))
+    facts = _refilled()
+    facts.watcher.samples.append(Sample("nova", FREED_AT + 30.0, FREED_AT + 30.05, frozenset({"late"})))
+    assert any("EARLY" in fault for fault in _all(facts))
+
+
+def test_what_leaked_and_what_no_api_shows_is_allowed_for_by_name() -> None:
+    """A leak that is named holds nothing, any other holder does; the delay counts from when the hidden was gone."""
+    facts = _story()
+    late = Sample("placement", FREED_AT + 5.0, FREED_AT + 5.05, frozenset({"migration-1"}))
+    facts.watcher.samples.append(late)
+    assert any("EARLY" in fault for fault in _all(facts))
+    facts.leaked = frozenset({"migration-1"})
+    assert _all(facts) == []
+    facts.held_until = FREED_AT + 0.5
+    delay = judge.delay(facts)
+    assert delay is not None
+    assert delay.total_s == pytest.approx(15.32, abs=0.02)
 
 
 def test_what_was_delivered_is_held_against_the_log() -> None:

@@ -325,6 +325,104 @@ def test_a_host_found_down_needs_an_operators_word() -> None:
     assert host is not None and host.emptied
 
 
+def _with_a_server() -> Story:
+    story = Story().closed()
+    story.see(ServerSeen(story.now, BUS, "s1", host=H, vm_state="active", trusted=True, emitted_at=story.now))
+    story.now += 10
+    return story
+
+
+def _updated_as_deleted(story: Story) -> Observation:
+    return ServerSeen(
+        story.now, BUS, "s1", host=H, vm_state="deleted", trusted=True, deleted=True, emitted_at=story.now
+    )
+
+
+def _not_found(story: Story) -> Observation:
+    return ServerSeen(story.now, API, "s1", trusted=True, deleted=True, emitted_at=story.now, asked_at=story.now)
+
+
+def _not_listed(story: Story) -> Observation:
+    return ServersListed(story.now, API, story.now, H, frozenset())
+
+
+def suspected(story: Story) -> list[str]:
+    """Servers of which it is not known yet whether their compute ran when they went."""
+    host = story.fleet.host(H)
+    assert host is not None
+    return [server_id for server_id, _, _ in host.departures]
+
+
+GOES_UNEXPLAINED = pytest.mark.parametrize("goes", [_updated_as_deleted, _not_found, _not_listed])
+
+
+@GOES_UNEXPLAINED
+def test_a_forced_delete_is_found_out_when_the_compute_was_down_before_we_knew(
+    goes: Callable[[Story], Observation],
+) -> None:
+    """Nova deletes by itself as soon as it finds the compute down, and says no more than that the server is gone."""
+    story = _with_a_server()
+    story.see(goes(story))
+    story.now += 1
+    story.see(story.service(up=False, down_since=story.now - 60))
+
+    assert [("s1", "deleted_while_down")] == [(r.server_id, r.kind) for r in story.fleet.residue_on(H)]
+    story.see(story.service(up=True))  # what was found out stays, with nova-compute back
+    for _ in range(3):
+        story.now += 20
+        assert [] == emptied(story.verify())
+    story.see(ResidueCleared(story.now, Because("operator"), H, "op"))
+    story.now += 1
+    story.verify()
+    story.now += 15
+    assert 1 == len(emptied(story.verify()))
+
+
+@GOES_UNEXPLAINED
+def test_a_server_that_goes_unexplained_leaves_nothing_where_the_compute_runs(
+    goes: Callable[[Story], Observation],
+) -> None:
+    """A lost notification is no residue: the service, asked after it went, runs, so it was nova-compute's doing."""
+    story = _with_a_server()
+    asked_before = story.service()
+    story.now += 1
+    story.see(goes(story))
+    story.see(asked_before)
+    assert ["s1"] == suspected(story)
+    story.now += 1
+    story.see(story.service())
+
+    assert ([], []) == (suspected(story), list(story.fleet.residue_on(H)))
+    story.now += 1
+    story.verify()
+    story.now += 15
+    assert 1 == len(emptied(story.verify()))
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_the_compute_vouches_for_what_it_deletes(up: bool) -> None:
+    """delete.end of nova-compute itself takes back what its update had let fear, though the host be forced down."""
+    story = _with_a_server()
+    if not up:
+        story.see(story.service(forced_down=True))
+    story.see(_updated_as_deleted(story))
+    kinds = [r.kind for r in story.fleet.residue_on(H)]
+    assert ((["s1"], []) if up else ([], ["deleted_while_down"])) == (suspected(story), kinds)
+    end = _updated_as_deleted(story)
+    story.see(replace(end, reporter=H))  # type: ignore[call-arg]
+
+    assert ([], []) == (suspected(story), list(story.fleet.residue_on(H)))
+
+
+def test_nothing_is_suspected_where_nothing_can_be_asked() -> None:
+    """Without an API no service can be asked after, and nothing is proven anyway."""
+    story = Story(Policy(has_cloud=False)).closed()
+    story.see(ServerSeen(story.now, BUS, "s1", host=H, vm_state="active", trusted=True, emitted_at=story.now))
+    story.see(_updated_as_deleted(story))
+
+    assert ([], []) == (suspected(story), list(story.fleet.residue_on(H)))
+
+
 def test_a_local_delete_leaves_residue_until_it_is_cleared() -> None:
     """A server deleted while its host is down may still run there: the ledger says so, and Nova no longer does."""
     story = Story().closed()
@@ -371,8 +469,11 @@ def test_an_arrival_takes_emptied_back_at_once() -> None:
     said = story.see(ServerSeen(story.now, BUS, "s9", vm_state="building", reporter=H, landing=H, emitted_at=story.now))
     assert ["host.occupied"] == [e.TYPE for e in said]
     story.see(
-        ServerSeen(story.now, BUS, "s9", host=H, vm_state="deleted", deleted=True, trusted=True, emitted_at=story.now)
-    )
+        ServerSeen(
+            story.now, BUS, "s9", host=H, vm_state="deleted", deleted=True, trusted=True, reporter=H,
+            emitted_at=story.now,
+        )
+    )  # fmt: skip
     story.now += 1
     story.verify()
     story.now += 15
