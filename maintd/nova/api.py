@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -64,6 +65,11 @@ SMALLEST_PAGE = 125
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_CONSUMERS = 200
 HOST_FIELD = "OS-EXT-SRV-ATTR:host"
+
+NEEDED = {COMPUTE: (2, 75), PLACEMENT: (1, 14)}
+"""The microversion without which some question of a proof cannot be asked at all (Train)."""
+WANTED = {COMPUTE: (2, 80), PLACEMENT: (1, 28)}
+"""The microversion from which on every question is asked as it should be."""
 
 OK, NOT_FOUND, REFUSED, FAILED = "ok", "not_found", "refused", "failed"
 TIMED_OUT, UNREACHABLE, UNREADABLE = "timed_out", "unreachable", "unreadable"
@@ -107,6 +113,16 @@ _MIGRATIONS = _Kind(COMPUTE, (2, 80), (2, 59), "migrations", list)
 _PROVIDERS = _Kind(PLACEMENT, (1, 14), (1, 14), "resource_providers", list)
 _ALLOCATIONS = _Kind(PLACEMENT, (1, 28), (1, 0), "allocations", dict)
 _TRAITS = _Kind(PLACEMENT, (1, 6), (1, 6), "traits", list)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a service's clock showed while a question was under way: `date` is its answer's, in whole seconds."""
+
+    service: str
+    asked_at: float
+    date: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +176,8 @@ class NovaApi:
         self._pause = pause or threading.Event().wait
         self._lock = threading.Lock()
         self._proxies: dict[str, tuple[Adapter, tuple[int, int] | None]] = {}
+        self.clocks: dict[str, Reading] = {}
+        """The last look at each service's clock."""
         self._refusals: dict[str, tuple[float, _Unusable]] = {}
         self._connection: Any = self._connect()
 
@@ -346,6 +364,20 @@ class NovaApi:
         """Ask a few questions whose answers show which rights are missing; each finding names the rule to grant."""
         return check_rights(self)
 
+    def spoken(self, service: str) -> tuple[tuple[int, int] | None, str | None]:
+        """The newest microversion that a service speaks (None: it does not say), and why it could not be asked."""
+        try:
+            return self._proxy(service)[1], None
+        except _Unusable as wrong:
+            return None, str(wrong)
+
+    def endpoint(self, service: str) -> str | None:
+        """Where a service was found, without what somebody may have put before an @; None while it was not."""
+        with self._lock:
+            found = self._proxies.get(service)
+        url = found[0].get_endpoint() if found is not None else None
+        return _USERINFO.sub("//", url) if url else None
+
     # -- how a question is asked --------------------------------------------------------------------------------------
 
     def _migrations(self, query: Query, asking: Asking, check: Check | None = None) -> Iterator[Answer]:
@@ -453,6 +485,7 @@ class NovaApi:
                 f"{_dotted(kind.need)} for {kind.field}.",
             )
         version = _dotted(kind.want if newest is None else min(kind.want, newest))
+        asked_at = self._clock.now()
         until = self._clock.monotonic() + limit_s
         try:
             # keystoneauth's own retries are off: they would sleep for as long as a Retry-After says, unpaced and
@@ -467,6 +500,7 @@ class NovaApi:
                 stream=True,
                 skip_cache=True,
             )
+            self._look_at_clock(kind.service, asked_at, response.headers.get("Date"))
             with response:
                 content = self._body(response, until, f"{name} {_LATE} {limit_s:g} s (GET {path}).")
         except _Unusable:
@@ -481,6 +515,13 @@ class NovaApi:
                     UNREADABLE, f"{name}'s answer to GET {path} is not JSON ({len(content)} bytes of it came)."
                 ) from None
             return version, response.status_code, None
+
+    def _look_at_clock(self, service: str, asked_at: float, date: str | None) -> None:
+        try:
+            moment = parsedate_to_datetime(date or "").timestamp()
+        except (ValueError, TypeError, OverflowError):
+            return
+        self.clocks[service] = Reading(service, asked_at, moment, self._clock.now())
 
     def _body(self, response: requests.Response, until: float, late: str) -> bytes:
         """The whole body, however slowly it drips, but no later and no bigger than is reasonable."""

@@ -13,6 +13,7 @@ The embedded transports (`fake://`, `kombu+memory://`) live inside one process a
 from __future__ import annotations
 
 import re
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -172,7 +173,7 @@ def parse(bus: BusConfig) -> Any:
         ) from None
 
 
-def _connections(bus: BusConfig) -> Iterator[tuple[str, Any]]:
+def connections(bus: BusConfig) -> Iterator[tuple[str, Any]]:
     """Unopened connections to each broker of the URL, in its order, with HOST:PORT."""
     if embedded(bus):
         raise OperatorError(f"the transport of {section(bus)} lives inside the daemon: there is no broker to ask.")
@@ -213,7 +214,7 @@ def _tls(bus: BusConfig, host: str) -> bool | dict[str, Any]:
     return options or True
 
 
-def _hang_up(connection: Any) -> None:
+def hang_up(connection: Any) -> None:
     """Close a connection, whatever state it is in."""
     with suppress(Exception):
         if connection.connected:
@@ -223,25 +224,26 @@ def _hang_up(connection: Any) -> None:
 
 
 @contextmanager
-def _connected(bus: BusConfig) -> Iterator[tuple[str, Any]]:
+def connected(bus: BusConfig) -> Iterator[tuple[str, Any]]:
     """An open connection to the first broker that takes one. Raises `OperatorError` with the last one's reason."""
     trouble: Trouble | None = None
-    for where, connection in _connections(bus):
+    for where, connection in connections(bus):
         try:
             connection.connect()
         except Exception as error:
             trouble = explain(bus, error, where)
-            _hang_up(connection)
+            hang_up(connection)
             continue
         try:
             yield where, connection
         finally:
-            _hang_up(connection)
+            hang_up(connection)
         return
     raise OperatorError(trouble.sentence if trouble else f"{section(bus)} names no broker.")
 
 
-def _declare_exchange(bus: BusConfig, channel: Any, *, passive: bool = False) -> None:
+def declare_exchange(bus: BusConfig, channel: Any, *, passive: bool = False) -> None:
+    """Declare the exchange as oslo.messaging does."""
     channel.exchange_declare(
         bus.exchange,
         "topic",
@@ -249,6 +251,29 @@ def _declare_exchange(bus: BusConfig, channel: Any, *, passive: bool = False) ->
         durable=bus.durable_queues or bus.quorum_queue,
         auto_delete=bus.auto_delete,
     )
+
+
+def declare_queue(bus: BusConfig, channel: Any, name: str) -> None:
+    """Declare a queue as oslo.messaging does."""
+    channel.queue_declare(
+        name,
+        durable=bus.durable_queues or bus.quorum_queue,
+        auto_delete=bus.auto_delete,
+        arguments={"x-queue-type": "quorum"} if bus.quorum_queue else None,
+    )
+
+
+def declare_temporary(bus: BusConfig, channel: Any) -> str:
+    """A queue that is exclusive to this connection, deleted with it, and bounded; its name.
+
+    The name begins as our pool's does, since the rights of a careful operator's user end there: a name that the broker
+    makes up would be refused.
+    """
+    name = f"{bus.pool or 'maintd'}.{secrets.token_hex(6)}"
+    channel.queue_declare(
+        name, exclusive=True, auto_delete=True, durable=False, arguments={"x-max-length": _MAX_TAPPED}
+    )
+    return name
 
 
 def check(bus: BusConfig) -> Trouble | None:
@@ -261,23 +286,18 @@ def check(bus: BusConfig) -> Trouble | None:
         return None
     trouble: Trouble | None = None
     try:
-        for where, connection in _connections(bus):
+        for where, connection in connections(bus):
             try:
                 connection.connect()
                 channel = connection.channel()
-                _declare_exchange(bus, channel)
+                declare_exchange(bus, channel)
                 for name in queues(bus):
-                    channel.queue_declare(
-                        name,
-                        durable=bus.durable_queues or bus.quorum_queue,
-                        auto_delete=bus.auto_delete,
-                        arguments={"x-queue-type": "quorum"} if bus.quorum_queue else None,
-                    )
+                    declare_queue(bus, channel, name)
                 return None
             except Exception as error:
                 trouble = explain(bus, error, where)
             finally:
-                _hang_up(connection)
+                hang_up(connection)
     except OperatorError as error:
         return Trouble(str(error), lasting=True)
     return trouble
@@ -292,7 +312,7 @@ def queue_depths(bus: BusConfig) -> dict[str, int]:
     Nothing is made or changed. Raises `OperatorError`.
     """
     depths = {}
-    with _connected(bus) as (where, connection):
+    with connected(bus) as (where, connection):
         for name in queues(bus):
             channel = connection.channel()
             try:
@@ -315,7 +335,7 @@ def remove_queue(bus: BusConfig) -> list[str]:
             f"{section(bus)} reads Nova's own queues ({SHARED_TOPIC}.*) without a pool; they are not ours to delete."
         )
     removed = []
-    with _connected(bus) as (where, connection):
+    with connected(bus) as (where, connection):
         for name in queues(bus):
             channel = connection.channel()
             try:
@@ -351,7 +371,7 @@ def tap(
     first = True
     while not stop.is_set():
         try:
-            with _connected(bus) as (where, connection):
+            with connected(bus) as (where, connection):
                 try:
                     _tap_once(bus, connection, on_message, stop, partial(tell, "connected", where))
                 except (OSError, amqp.AMQPError) as error:
@@ -367,33 +387,35 @@ def tap(
         stop.wait(1.0)
 
 
+def text_of(message: Any) -> str:
+    """A message's body as it is on the wire; bytes that are no UTF-8 are replaced."""
+    body = message.body
+    return body if isinstance(body, str) else bytes(body).decode("utf-8", "replace")
+
+
 def _tap_once(
     bus: BusConfig,
     connection: Any,
     on_message: Callable[[str, str], None],
     stop: Event,
-    connected: Callable[[], None],
+    tell_connected: Callable[[], None],
 ) -> None:
     channel = connection.channel()
     try:
-        _declare_exchange(bus, channel, passive=True)
+        declare_exchange(bus, channel, passive=True)
     except amqp.NotFound:
         # Nova has not spoken yet; declare the exchange as it will.
         channel = connection.channel()
-        _declare_exchange(bus, channel)
-    name = channel.queue_declare(
-        "", exclusive=True, auto_delete=True, durable=False, arguments={"x-max-length": _MAX_TAPPED}
-    ).queue
+        declare_exchange(bus, channel)
+    name = declare_temporary(bus, channel)
     for priority in PRIORITIES:
         channel.queue_bind(name, bus.exchange, f"{bus.topic}.{priority}")
 
     def take(message: Any) -> None:
-        body = message.body
-        text = body if isinstance(body, str) else bytes(body).decode("utf-8", "replace")
-        on_message(str(message.delivery_info.get("routing_key", "")), text)
+        on_message(str(message.delivery_info.get("routing_key", "")), text_of(message))
 
     channel.basic_consume(name, no_ack=True, callback=take)
-    connected()
+    tell_connected()
     while not stop.is_set():
         with suppress(TimeoutError):
             connection.drain_events(timeout=0.25)

@@ -49,17 +49,19 @@ class Rabbit:
 
     host = "127.0.0.1"
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, management: bool = False) -> None:
+        """`management` turns the plugin of that name on, on a port of its own."""
         self.home = home
-        self.port, self._dist, self._epmd = free_port(), free_port(), free_port()
+        self.port, self._dist, self._epmd, self.management_port = free_port(), free_port(), free_port(), free_port()
         self._server = next((folder for folder in _HOMES if (folder / "rabbitmq-server").exists()), None)
         self._process: subprocess.Popen[bytes] | None = None
         self._names: subprocess.Popen[bytes] | None = None
         home.mkdir(parents=True, exist_ok=True)
-        (home / "enabled_plugins").write_text("[].")
+        (home / "enabled_plugins").write_text("[rabbitmq_management]." if management else "[].")
+        more = f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management_port}\n" if management else ""
         (home / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nloopback_users = none\nlog.console = false\n"
-            "disk_free_limit.absolute = 1MB\n"
+            f"disk_free_limit.absolute = 1MB\n{more}"
         )
         cookie = home / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
