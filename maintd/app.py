@@ -1,4 +1,4 @@
-"""The commands that do maintd's work: run, demo, replay, record, prove, and removing our queue.
+"""The commands that do maintd's work: run, demo, replay, record, prove, doctor, and removing our queue.
 
 Here a configuration becomes a running thing; `daemon.py` has the daemon itself, `demo.py` the demonstration. Imports
 are inside the functions, so that a command pays for what it uses. Nothing here judges or keeps anything.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from maintd.errors import OperatorError, OurFault
 
 if TYPE_CHECKING:
     from maintd.config import Config
+    from maintd.doctor import Report
 
 
 def run(config: Config) -> int:
@@ -159,6 +160,35 @@ def prove(config: Config, hosts: Sequence[str], *, json: bool) -> int:
     from maintd.ingest.prove import prove_hosts
 
     return prove_hosts(config, hosts, as_json=json)
+
+
+def doctor(
+    config: Config | OperatorError,
+    *,
+    listen_s: float,
+    send_test_event: bool,
+    management_url: str | None,
+    tell: Callable[[str], None],
+) -> Report:
+    """Look at everything; a configuration that could not be read is a finding too."""
+    import logging
+
+    from maintd.doctor import Options, examine, refused
+
+    if isinstance(config, OperatorError):
+        return refused(config)
+    logging.getLogger().addHandler(logging.NullHandler())  # what libraries say of what hangs is told as findings
+    return examine(config, Options(listen_s, send_test_event, management_url), tell)
+
+
+def leave(report: Report) -> int:
+    """The exit code of an examination; does not return where something hangs that would keep the process alive."""
+    import os
+
+    if report.hangs:
+        sys.stdout.flush()
+        os._exit(report.exit_code)
+    return report.exit_code
 
 
 def remove_bus(config: Config, names: Sequence[str]) -> int:

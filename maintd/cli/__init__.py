@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from maintd.cli import daemon, deliveries, events, fleet, wait
+from maintd.cli import daemon, deliveries, doctor, events, fleet, wait
 from maintd.cli.common import Exit, Parser, Usage
 from maintd.client import ApiError, Unreachable
 from maintd.errors import MaintdError
@@ -25,11 +25,14 @@ examples:
   maintd status                             how the closed hosts stand
   maintd why cmp-17                         what is still in the way, and what to do about it
   maintd wait cmp-17 --timeout 3600 --fail-on-stall && ipmitool ...
+  maintd doctor                             is everything set up as it must be
   maintd prove cmp-17 --cloud prod          ask Nova afresh, without a daemon
   maintd replay story.jsonl                 the events a recording would have published
 
 exit codes: 0 yes; 1 failure; 2 usage, or an unknown host or name; 3 stalled (wait --fail-on-stall) or not
 empty (prove); 4 timed out; 5 maintd lost sight; 6 no maintd answers.
+
+doctor: 0 clean; 1 warnings; 2 errors.
 
 "Empty" always means empty of Nova servers: storage daemons, network agents and stray processes are not seen."""
 
@@ -51,6 +54,7 @@ def parser() -> Parser:
     wait.add(commands)
     events.add(commands)
     deliveries.add(commands)
+    doctor.add(commands)
     daemon.add_last(commands)
     return root
 

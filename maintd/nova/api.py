@@ -40,6 +40,7 @@ from maintd.domain.migrations import RELEASED_STATUSES
 from maintd.errors import OperatorError
 from maintd.nova.answers import Answer
 from maintd.nova.rights import Rights, check_rights
+from maintd.nova.shown import Reading
 
 COMPUTE, PLACEMENT = "compute", "placement"
 NAMES = {COMPUTE: "Nova", PLACEMENT: "Placement"}
@@ -113,16 +114,6 @@ _MIGRATIONS = _Kind(COMPUTE, (2, 80), (2, 59), "migrations", list)
 _PROVIDERS = _Kind(PLACEMENT, (1, 14), (1, 14), "resource_providers", list)
 _ALLOCATIONS = _Kind(PLACEMENT, (1, 28), (1, 0), "allocations", dict)
 _TRAITS = _Kind(PLACEMENT, (1, 6), (1, 6), "traits", list)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a service's clock showed while a question was under way: `date` is its answer's, in whole seconds."""
-
-    service: str
-    asked_at: float
-    date: float
-    at: float
 
 
 @dataclass(frozen=True, slots=True)

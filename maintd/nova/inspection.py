@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -22,54 +21,13 @@ import amqp  # type: ignore[import-untyped]
 
 from maintd.errors import OperatorError
 from maintd.nova import broker
+from maintd.nova.shown import LEGACY_QUEUE, Look, Node, Queue
 
 if TYPE_CHECKING:
     from maintd.config import BusConfig
 
-LEGACY_QUEUE = "notifications.info"
-"""Made by Nova's publishers when they send the old, unversioned format."""
-
 USUAL_EXCHANGES = ("nova", "openstack")
 """Where notifications are found when they are not where they were sought: Nova's default and oslo.messaging's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One broker of a transport URL. `trouble` is why it cannot be used; `version` as it says itself."""
-
-    where: str
-    trouble: str | None
-    took_s: float = 0.0
-    version: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """A queue, if it is there: messages that wait (not those in flight), and readers. `trouble`: we cannot use it."""
-
-    name: str
-    there: bool = False
-    messages: int = 0
-    consumers: int = 0
-    trouble: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one look at a bus showed. Without a node that answers, there is nothing but the nodes."""
-
-    nodes: tuple[Node, ...]
-    exchange_there: bool | None = None
-    exchange_trouble: str | None = None
-    queues: tuple[Queue, ...] = ()
-
-    @property
-    def reached(self) -> bool:
-        return any(node.trouble is None for node in self.nodes)
-
-    def queue(self, name: str) -> Queue:
-        """A queue by its name; one that was not looked for is not there."""
-        return next((queue for queue in self.queues if queue.name == name), Queue(name))
 
 
 def topic_queues(bus: BusConfig) -> tuple[str, ...]:

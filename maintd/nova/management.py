@@ -1,4 +1,4 @@
-"""RabbitMQ's management plugin, asked for the two things that AMQP does not tell: what bounds a queue, and who reads it.
+"""RabbitMQ's management plugin, asked for two things that AMQP does not tell: what bounds a queue, and who reads it.
 
 It is asked only where an operator says where it is, as the user of the transport URL, which needs the tag `management`
 for it. Plain GETs by the standard library, each within a few seconds; an answer that does not come is a sentence, and
@@ -12,12 +12,12 @@ import http.client
 import json
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from maintd.errors import OperatorError
 from maintd.nova import broker
+from maintd.nova.shown import Managed
 
 if TYPE_CHECKING:
     from maintd.config import BusConfig
@@ -26,16 +26,6 @@ _ANSWER_S = 5.0
 _MAX_BYTES = 8 * 1024 * 1024
 
 _LIMITS = ("max-length", "max-length-bytes", "message-ttl", "expires")
-
-
-@dataclass(frozen=True, slots=True)
-class Managed:
-    """A queue as the management plugin shows it. `limits` is None where it has not said (its figures come late)."""
-
-    name: str
-    limits: dict[str, int] | None = None
-    readers: tuple[str, ...] = ()
-    trouble: str | None = field(default=None)
 
 
 def ask(bus: BusConfig, url: str, names: Sequence[str]) -> tuple[Managed, ...]:

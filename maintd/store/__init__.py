@@ -14,7 +14,10 @@ It holds no rule about hosts or migrations, and no text it makes shows the user 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Literal
+
+from sqlalchemy import Connection, update
 
 from maintd.clock import Clock
 from maintd.domain.model import Entity
@@ -22,7 +25,7 @@ from maintd.domain.quarantine import Quarantined
 from maintd.errors import OperatorError
 from maintd.store import schema
 from maintd.store.deliveries import Attempt, Deliveries, Delivery
-from maintd.store.engine import Database
+from maintd.store.engine import Database, sqlite_file
 from maintd.store.events import EventRow, Events
 from maintd.store.fleet import Commit, FleetStore
 from maintd.store.leases import Fence, Leases
@@ -30,6 +33,7 @@ from maintd.store.message_ids import MessageIds
 from maintd.store.purge import Purge
 from maintd.store.quarantine import LIMIT_BYTES, Quarantine
 from maintd.store.reading import Reading
+from maintd.store.tables import leases
 
 __all__ = [
     "Attempt",
@@ -40,6 +44,7 @@ __all__ = [
     "Quarantined",
     "Store",
     "open_store",
+    "sqlite_file",
 ]
 
 
@@ -112,6 +117,11 @@ class Store:
             text = f"{self.label[0].upper()}{self.label[1:]} {found}: run `maintd db upgrade`."
             raise OperatorError(text)
 
+    def check_writable(self) -> None:
+        """StoreUnavailable unless a transaction may write; none of it is kept, and no row is touched."""
+        with suppress(_NothingKept):
+            self._database.write(_write_nothing)
+
     def ping(self) -> None:
         """StoreUnavailable unless the database answers."""
         self._database.ping()
@@ -119,6 +129,15 @@ class Store:
     def close(self) -> None:
         """Close all connections; give up the claim on the file."""
         self._database.close()
+
+
+class _NothingKept(Exception):
+    """Ends a transaction without committing it."""
+
+
+def _write_nothing(connection: Connection) -> None:
+    connection.execute(update(leases).where(leases.c.name == "").values(commits=0))
+    raise _NothingKept
 
 
 def open_store(

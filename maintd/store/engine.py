@@ -115,7 +115,7 @@ class Database:
     def __init__(self, connection: str) -> None:
         url = _parse(connection)
         self.dialect: str = url.get_backend_name().replace("mariadb", "mysql")
-        self.path = Path(os.path.abspath(url.database or "")) if self.dialect == "sqlite" else None
+        self.path = sqlite_file(connection)
         self.label = f"the database {self.path}" if self.path else f"the database {_where(url)}"
         self.mark = "?" if self.dialect == "sqlite" else "%s"
         self._queue = threading.Lock()
@@ -483,6 +483,12 @@ def _parse(connection: str) -> URL:
     if backend == "sqlite" and (not url.database or url.database == ":memory:" or url.database.startswith("file:")):
         raise OperatorError("[database] connection names no file; write sqlite:////var/lib/maintd/maintd.sqlite.")
     return url
+
+
+def sqlite_file(connection: str) -> Path | None:
+    """The file that a connection's URL names; None where it is on a server. Nothing is opened."""
+    url = _parse(connection)
+    return Path(os.path.abspath(url.database or "")) if url.get_backend_name() == "sqlite" else None
 
 
 def _where(url: URL) -> str:

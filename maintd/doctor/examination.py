@@ -1,0 +1,213 @@
+"""One examination: all probes at once, each on a thread of its own, and one deadline for all of them.
+
+The order in time is what the judgements need: the API is asked for the computes first, so that listening may end when
+all of them were heard; once listening is over, the API is asked what changed meanwhile. A probe that has not come home
+when the time is up is left behind (its thread keeps nobody alive) and is itself a finding.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import maintd
+from maintd.clock import Clock, SystemClock
+from maintd.config import BusConfig, Config, WebhookConfig
+from maintd.doctor.facts import ApiFacts, BusFacts, DaemonFacts, DatabaseFacts, Facts, WebhookFacts
+from maintd.doctor.findings import EXIT_CODES, Finding, Level, worst
+from maintd.doctor.judging import judge
+from maintd.doctor.judging.configuration import LOADED
+from maintd.doctor.probes import api, bus, configuration, daemon, database, webhooks
+from maintd.doctor.stream import Heard
+from maintd.errors import OperatorError
+
+T = TypeVar("T")
+
+ASKING_S = 30.0
+"""How long the API is asked before it is given up; the question under way may take a call's timeout longer."""
+MARGIN_S = 30.0
+"""What everything may take besides asking and listening."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an operator can choose. `listen_s` is how long the buses are listened to at most; 0: not at all."""
+
+    listen_s: float = 60.0
+    send_test_event: bool = False
+    management_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The findings, in the order of the checks; the worst level decides. `hangs`: something was left behind."""
+
+    findings: tuple[Finding, ...]
+    took_s: float = 0.0
+    hangs: bool = False
+
+    @property
+    def level(self) -> Level:
+        return worst(self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.level]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "version": maintd.__version__,
+            "level": str(self.level),
+            "took_seconds": round(self.took_s, 1),
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+
+def refused(wrong: OperatorError) -> Report:
+    """The report where the configuration could not even be read."""
+    return Report((LOADED.error(str(wrong), "Mend it, then: maintd run --check-config"),))
+
+
+def examine(
+    config: Config,
+    options: Options = Options(),  # noqa: B008 - frozen
+    tell: Callable[[str], None] = lambda text: None,
+    clock: Clock | None = None,
+) -> Report:
+    """Look at everything; `tell` is given sentences about how far it is. Ends within `bound_s`."""
+    return _Examination(config, options, tell, clock or SystemClock()).run()
+
+
+def bound_s(config: Config, options: Options) -> float:
+    """How long an examination takes at the very most."""
+    timeout_s = config.cloud.timeout_s if config.cloud is not None else 0.0
+    return options.listen_s + 2 * (ASKING_S + timeout_s) + MARGIN_S
+
+
+class _Task(Generic[T]):
+    """One probe on a thread of its own. What it raises is our own fault, and is raised where its result is taken."""
+
+    def __init__(self, what: str, work: Callable[[], T]) -> None:
+        self.what = what
+        self.result: T | None = None
+        self._work = work
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"maintd-doctor-{what}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._work()
+        except BaseException as failure:
+            self._failure = failure
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has come home within so many seconds."""
+        self._thread.join(max(0.0, seconds))
+        if self._failure is not None:
+            raise self._failure
+        return not self._thread.is_alive()
+
+
+@dataclass(slots=True)
+class _Listening:
+    """What the ears and the API tell each other."""
+
+    started_at: float | None = None
+    computes: frozenset[str] | None = None
+    """Those that are up, once the API has said so."""
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class _Examination:
+    def __init__(self, config: Config, options: Options, tell: Callable[[str], None], clock: Clock) -> None:
+        self._config, self._options, self._tell, self._clock = config, options, tell, clock
+        self._listening = _Listening()
+        self._heard: dict[str, Heard] = {}
+
+    def run(self) -> Report:
+        began = self._clock.monotonic()
+        config, options = self._config, self._options
+        given_s = bound_s(config, options)
+        stored: _Task[DatabaseFacts] = _Task("the database", lambda: database.look(config, self._clock))
+        running: _Task[DaemonFacts] = _Task("the daemon", lambda: daemon.look(config))
+        asked: _Task[ApiFacts] | None = _Task("the API", self._ask) if config.cloud is not None else None
+        hooks = [_Task(f"webhook {hook.name}", partial(self._call, hook)) for hook in config.webhooks]
+        ears = [_Task(f"bus {one.name}", partial(self._hear, one)) for one in config.buses]
+        if ears and options.listen_s:
+            self._tell(f"listening for {options.listen_s:g} s, or until every compute that is up was heard")
+        tasks: Sequence[_Task[Any]] = [stored, running, *([asked] if asked else []), *hooks, *ears]
+        # The API waits for the ears, so whoever hangs among them must not keep it from its end.
+        ears_until = began + options.listen_s + MARGIN_S
+        for ear in ears:
+            while not ear.wait(min(10.0, ears_until - self._clock.monotonic())):
+                if self._clock.monotonic() >= ears_until:
+                    break
+                self._progress()
+        self._listening.ended.set()
+        for task in tasks:
+            task.wait(began + given_s - self._clock.monotonic())
+        late = [task.what for task in tasks if not task.wait(0.0)]
+        facts = Facts(
+            config=configuration.look(config),
+            database=stored.result,
+            daemon=running.result,
+            buses=tuple(ear.result for ear in ears if ear.result is not None),
+            api=asked.result if asked is not None else None,
+            webhooks=tuple(hook.result for hook in hooks if hook.result is not None),
+            unfinished=tuple((what, self._clock.monotonic() - began) for what in late),
+        )
+        return Report(judge(facts), self._clock.monotonic() - began, bool(late))
+
+    def _progress(self) -> None:
+        n = sum(sum(heard.forms.values()) for heard in self._heard.values())
+        spoke = {host for heard in self._heard.values() for host in heard.hosts()}
+        known = self._listening.computes
+        of = f" of {len(known)}" if known is not None else ""
+        self._tell(f"{n} notifications so far, from {len(spoke)}{of} computes")
+
+    # -- on threads of their own
+
+    def _hear(self, one: BusConfig) -> BusFacts:
+        facts = bus.look(one, self._options.management_url)
+        if not facts.reached or not self._options.listen_s:
+            return facts
+
+        def started() -> None:
+            at = self._clock.now()
+            known = self._listening.started_at
+            self._listening.started_at = at if known is None else max(at, known)
+
+        def enough(heard: Heard) -> bool:
+            self._heard[one.name] = heard
+            return self._enough()
+
+        return bus.listen(one, facts, self._clock, self._options.listen_s, self._listening.ended, enough, started)
+
+    def _enough(self) -> bool:
+        """Whether more listening could teach nothing: every compute that is up was heard, and instance.update too."""
+        computes = self._listening.computes
+        if not computes or len(self._heard) < len(self._config.buses):
+            return False
+        heard = list(self._heard.values())
+        return all(one.updates for one in heard) and computes <= {host for one in heard for host in one.hosts()}
+
+    def _ask(self) -> ApiFacts:
+        assert self._config.cloud is not None  # noqa: S101 - or this would not be called
+        probe = api.ApiProbe(self._config.cloud, self._clock, ASKING_S)
+        facts = probe.look()
+        self._listening.computes = frozenset(one.host for one in facts.computes if one.up and not one.unknown)
+        if not self._config.buses or not self._options.listen_s:
+            return facts
+        self._listening.ended.wait()
+        since = self._listening.started_at
+        return probe.changed(since, self._clock.now()) if since is not None else facts
+
+    def _call(self, hook: WebhookConfig) -> WebhookFacts:
+        if self._options.send_test_event:
+            return webhooks.send(hook, self._config, self._clock)
+        return webhooks.look(hook)

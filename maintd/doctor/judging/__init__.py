@@ -1,0 +1,49 @@
+"""The judges: facts in, findings out. One function per check, one module per thing that is looked at.
+
+Pure: no I/O, no clock, no configuration. A judge says something about everything it was shown, ok included, and says
+`unknown` where it was shown nothing; where a more basic check has failed already, what rests on it keeps quiet, so that
+one fault makes one finding.
+"""
+
+from __future__ import annotations
+
+from maintd.doctor.facts import Facts
+from maintd.doctor.findings import UNFINISHED, Check, Finding
+from maintd.doctor.judging import api, bus, clocks, computes, configuration, daemon, database, stream, webhooks
+
+CHECKS: tuple[Check, ...] = (
+    *configuration.CHECKS,
+    *database.CHECKS,
+    *daemon.CHECKS,
+    *bus.CHECKS,
+    *stream.CHECKS,
+    *computes.CHECKS,
+    *api.CHECKS,
+    *clocks.CHECKS,
+    *webhooks.CHECKS,
+    UNFINISHED,
+)
+"""Every check there is, in the order in which their findings are told."""
+
+
+def judge(facts: Facts) -> tuple[Finding, ...]:
+    """Everything there is to say about these facts."""
+    return (
+        *configuration.judge(facts.config),
+        *(database.judge(facts.database) if facts.database else ()),
+        *(daemon.judge(facts.daemon, facts.database) if facts.daemon else ()),
+        *(finding for one in facts.buses for finding in bus.judge(one, facts.database)),
+        *(finding for one in facts.buses for finding in stream.judge(one, facts.api, facts.daemon)),
+        *computes.judge(facts.buses, facts.api),
+        *(api.judge(facts.api) if facts.api else ()),
+        *clocks.judge(facts.buses, facts.api),
+        *webhooks.judge(facts.webhooks, facts.database),
+        *(
+            UNFINISHED.error(
+                f"Looking at {what} has not ended within {given_s:.0f} s, and was given up.",
+                "See whether it answers at all from this machine; then run maintd doctor again.",
+                what,
+            )
+            for what, given_s in facts.unfinished
+        ),
+    )
