@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Level(StrEnum):
-    """How bad a finding is."""
+    """How bad a finding is, from good to bad."""
 
     OK = "ok"
     UNKNOWN = "unknown"
@@ -77,7 +77,7 @@ class Check:
 
 def worst(findings: Iterable[Finding]) -> Level:
     """The level that decides the exit code."""
-    return max((finding.level for finding in findings), key=EXIT_CODES.__getitem__, default=Level.OK)
+    return max((finding.level for finding in findings), key=tuple(Level).index, default=Level.OK)
 
 
 UNFINISHED = Check(

@@ -67,6 +67,8 @@ class Faults:
     compute_max: Version = COMPUTE_MAX
     placement_max: Version = PLACEMENT_MAX
     max_limit: int = PAGE
+    clock_ahead_s: float = 0.0
+    """By how much the clock is ahead that answers show as their Date."""
     release: threading.Event = field(default_factory=threading.Event)
 
     def add(self, **options: Any) -> Fault:
@@ -82,6 +84,7 @@ class Faults:
     def clear(self) -> None:
         """Well again, and whoever is being kept waiting is answered at once."""
         self.active.clear()
+        self.clock_ahead_s = 0.0
         self.drop_host_filter = self.hide_host_fields = False
         self.compute_max, self.placement_max, self.max_limit = COMPUTE_MAX, PLACEMENT_MAX, PAGE
         self.release.set()

@@ -14,6 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -83,6 +84,8 @@ class Api:
         if fault is not None and fault.slow_s > 0:
             release.wait(fault.slow_s)
         headers: list[tuple[str, str]] = [("x-openstack-request-id", f"req-{uuid.uuid4()}")]
+        if self.faults.clock_ahead_s:
+            headers.append(("Date", formatdate(self._wall.now() + self.faults.clock_ahead_s, usegmt=True)))
         if fault is not None and fault.status is not None:
             status, answer = fault.status, _fault_body(service, fault.status)
         else:

@@ -53,7 +53,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (("record", __file__, "--config-file", "/dev/null"), "never overwritten"),
         (("status", "--api", "127.0.0.1:8779"), "not the URL of an API"),
         (("status", "--api", "http://127.0.0.1:port"), "not the URL of an API"),
-        (("doctor",), "no command"),
+        (("docter",), "did you mean 'doctor'?"),
+        (("doctor", "--listen", "-1"), "--listen"),
+        (("doctor", "--management-url", "http://u:p@rabbit:15672"), "has no user and password"),
+        (("doctor", "--config-file", "/nonexistent.conf"), "/nonexistent.conf does not exist"),
     ],
 )
 def test_a_mistake_is_one_sentence(argv: tuple[str, ...], word: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from maintd.doctor.facts import BusFacts, DatabaseFacts
 from maintd.doctor.findings import Check, Finding
 from maintd.doctor.judging.words import counted, seconds
+from maintd.doctor.stream import Form
 from maintd.nova.shown import Managed
 
 REACHABLE = Check(
@@ -78,7 +79,7 @@ def judge(bus: BusFacts, database: DatabaseFacts | None) -> Iterator[Finding]:
     yield from reachable(bus)
     if not bus.reached:
         return
-    yield exchange(bus)
+    yield from exchange(bus)
     yield from queue(bus)
     yield from backlog(bus)
     yield from readers(bus, database)
@@ -102,21 +103,24 @@ def reachable(bus: BusFacts) -> Iterator[Finding]:
             yield REACHABLE.error(node.trouble, advice, bus.name)
 
 
-def exchange(bus: BusFacts) -> Finding:
-    """Is the exchange there, and is it what we take it for?"""
+def exchange(bus: BusFacts) -> Iterator[Finding]:
+    """Is the exchange there, and is it what we take it for? Where it was found elsewhere, that says it all."""
     look = bus.before
     assert look is not None  # noqa: S101 - the caller has looked
+    if not look.exchange_there and bus.heard is not None and bus.heard.places(Form.VERSIONED):
+        return
     if not look.exchange_there:
-        return EXCHANGE.error(
+        yield EXCHANGE.error(
             f"There is no exchange '{bus.exchange}' on this virtual host: it is called otherwise, this is another "
             "virtual host than Nova's, or no Nova service has sent anything since the broker began.",
             f"{bus.group}\nexchange = CONTROL_EXCHANGE      # of nova.conf; Nova's default is nova\n"
             "transport_url = …/VHOST           # as [oslo_messaging_notifications] transport_url of nova.conf",
             bus.name,
         )
-    if look.exchange_trouble is not None:
-        return EXCHANGE.error(look.exchange_trouble, _as_nova(bus), bus.name)
-    return EXCHANGE.ok(f"The exchange '{bus.exchange}' is there, and is declared as {bus.group} says.", bus.name)
+    elif look.exchange_trouble is not None:
+        yield EXCHANGE.error(look.exchange_trouble, _as_nova(bus), bus.name)
+    else:
+        yield EXCHANGE.ok(f"The exchange '{bus.exchange}' is there, and is declared as {bus.group} says.", bus.name)
 
 
 def queue(bus: BusFacts) -> Iterator[Finding]:
@@ -251,8 +255,9 @@ def bounds(bus: BusFacts) -> Iterator[Finding]:
                 bus.name,
             )
     if untold and bus.management_trouble is None:
+        teller = "AMQP does not show" if bus.managed is None else "RabbitMQ's management has not said yet"
         yield BOUNDS.unknown(
-            f"AMQP does not show whether {', '.join(map(repr, untold))} {'is' if len(untold) == 1 else 'are'} bounded.",
+            f"{teller} whether {', '.join(map(repr, untold))} {'is' if len(untold) == 1 else 'are'} bounded.",
             "maintd doctor --management-url http://HOST:15672, or on the broker:\n"
             "  rabbitmqctl list_queues name effective_policy_definition arguments\n" + _policy(bus),
             bus.name,
@@ -303,9 +308,9 @@ def memory(bus: BusFacts, database: DatabaseFacts | None) -> Iterator[Finding]:
         if known.name != bus.name:
             continue
         if known.blind_from is not None:
+            ago = seconds(database.now - known.blind_from)
             yield MEMORY.warning(
-                f"The daemon may have missed notifications {seconds(database.now - known.blind_from)} ago, and has not made "
-                "up for it yet.",
+                f"The daemon may have missed notifications {ago} ago, and has not made up for it yet.",
                 "It heals by itself once the API has been read; maintd status says what keeps it from that.",
                 bus.name,
             )

@@ -110,7 +110,8 @@ def arrives(bus: BusFacts, heard: Heard, api: ApiFacts | None) -> Iterator[Findi
         )
         yield FORMAT.error(text, NOVA_CONF, bus.name)
         return
-    yield _silence(bus, api, span)
+    if bus.last.exchange_there:
+        yield _silence(bus, api, span)
 
 
 def _silence(bus: BusFacts, api: ApiFacts | None, span: str) -> Finding:

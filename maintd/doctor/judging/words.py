@@ -31,6 +31,8 @@ def named(names: Collection[str]) -> str:
 
 def seconds(value: float) -> str:
     """A span of time, to a tenth where it is short."""
+    if 0 <= value < 0.05:
+        return "less than 0.1 s"
     return f"{value:.1f} s" if abs(value) < 10 else f"{value:.0f} s"
 
 

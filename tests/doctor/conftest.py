@@ -1,0 +1,51 @@
+"""What the tests of the doctor share: a RabbitMQ with its management plugin, and clinics on it."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doctor.clinic import Clinic, Managed
+from tests.support.rabbitmq import Rabbit, wait_until
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def managed_rabbit() -> Iterator[Rabbit]:
+    """A RabbitMQ of these tests' own, with the management plugin."""
+    node = Rabbit(Path(tempfile.mkdtemp(prefix="maintd-rabbit-")), management=True)
+    node.start()
+    wait_until(Managed(node).answers, 60.0, "the management plugin to answer")
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def new_clinic(managed_rabbit: Rabbit, tmp_path: Path) -> Iterator[Callable[..., Clinic]]:
+    """Makes healthy installations, and ends them."""
+    with ExitStack() as ends:
+
+        def make(**timing: Any) -> Clinic:
+            number = next(_numbers)
+            clinic = Clinic(
+                tmp_path / f"clinic-{number}", f"clinic-{number}", managed_rabbit, Managed(managed_rabbit), **timing
+            )
+            ends.callback(clinic.close)
+            return clinic
+
+        yield make
+
+
+@pytest.fixture
+def clinic(new_clinic: Callable[..., Clinic]) -> Clinic:
+    """A healthy installation with a server on each host and a migration that has been."""
+    made = new_clinic()
+    made.make_a_migration()
+    return made
