@@ -1,8 +1,8 @@
 """One examination: all probes at once, each on a thread of its own, and one deadline for all of them.
 
 The order in time is what the judgements need: the API is asked for the computes first, so that listening may end when
-all of them were heard; once listening is over, the API is asked what changed meanwhile. A probe that has not come home
-when the time is up is left behind (its thread keeps nobody alive) and is itself a finding.
+all of them were heard; a moment before it would end by itself, the API is asked what changed meanwhile. A probe that
+has not come home when the time is up is left behind (its thread keeps nobody alive) and is itself a finding.
 """
 
 from __future__ import annotations
@@ -203,9 +203,14 @@ class _Examination:
         self._listening.computes = frozenset(one.host for one in facts.computes if one.up and not one.unknown)
         if not self._config.buses or not self._options.listen_s:
             return facts
-        self._listening.ended.wait()
+        while self._listening.started_at is None:
+            if self._listening.ended.wait(0.1):
+                return facts
         since = self._listening.started_at
-        return probe.changed(since, self._clock.now()) if since is not None else facts
+        left_s = since + self._options.listen_s - api.LATE_S - self._clock.now()
+        if self._listening.ended.wait(max(0.0, left_s)):
+            return facts  # every compute was heard, or the connection was lost
+        return probe.changed(since)
 
     def _call(self, hook: WebhookConfig) -> WebhookFacts:
         if self._options.send_test_event:

@@ -176,7 +176,7 @@ def test_queue_of_other_arguments(clinic: Clinic) -> None:
 
 def test_unbounded_and_unread(clinic: Clinic) -> None:
     """Nova's default queue has neither bound nor reader: the policy to set is in the finding."""
-    policy_shown(clinic)
+    policy_shown(clinic, bound=False)
     found = only(clinic.examine(management_url=clinic.managed.url), "bus.bounds", "error")
 
     assert "Nothing bounds 'versioned_notifications.info', nobody reads it" in found.text
@@ -585,7 +585,7 @@ def test_a_hanging_broker_is_given_up(clinic: Clinic, tmp_path: Path) -> None:
 
 
 def test_a_broker_lost_while_listening(clinic: Clinic) -> None:
-    """When the connection breaks while the doctor listens, that is said, and nothing is concluded from what was heard."""
+    """When the connection breaks while the doctor listens, that is said, and nothing is concluded."""
     way = Proxy(clinic.rabbit.port)
     clinic.change("bus", transport_url=clinic.rabbit.url_at(way.port, vhost=clinic.name))
     found: list[Any] = []

@@ -23,12 +23,16 @@ def wrong(report: Any) -> list[tuple[str, str, str]]:
     return [(one.check, str(one.level), one.text) for one in report.findings if one.level in ("warning", "error")]
 
 
-def policy_shown(clinic: Clinic) -> None:
-    """Wait until the management plugin has its figures, which come a moment later."""
-    wait_until(
-        lambda: all("effective_policy_definition" in row for row in clinic.managed.call("GET", "queues", clinic.name)),
-        what="the plugin's figures",
-    )
+def policy_shown(clinic: Clinic, *, bound: bool = True) -> None:
+    """Wait until the management plugin has its figures of every queue, which come a moment later."""
+
+    def shown() -> bool:
+        rows = clinic.managed.call("GET", "queues", clinic.name)
+        return all(
+            "effective_policy_definition" in row and bool(row["effective_policy_definition"]) is bound for row in rows
+        )
+
+    wait_until(shown, what="the plugin's figures")
 
 
 def test_a_healthy_installation_is_clean(clinic: Clinic) -> None:

@@ -18,7 +18,7 @@ from maintd.nova.shown import Reading
 EARLY_S = 1.0
 """What changed in the first second of listening may have been told before it."""
 LATE_S = 2.0
-"""What changed in the last seconds may be told after it."""
+"""What changed may be told so much later, so the question is asked that long before listening ends."""
 GROSS_S = 2.0
 
 
@@ -62,17 +62,22 @@ class ApiProbe:
         )
         return self.facts
 
-    def changed(self, since: float, until: float) -> ApiFacts:
-        """With what changed between two moments of our clock, as far as that can be told apart by Nova's."""
+    def changed(self, since: float) -> ApiFacts:
+        """With what has changed since a moment of our clock, as far as that can be told by Nova's.
+
+        A server that keeps changing shows its last change only: so this is asked while there is still somebody who
+        listens to what was told of it, and not afterwards.
+        """
         if self._api is None or self.facts.trouble is not None:
             return self.facts
         self._until = self._clock.monotonic() + self._give_up_s
         ahead_s = _ahead(self._api.clocks.get(COMPUTE))
+        until = self._clock.now()
         rows: list[Changed] = []
         for answer in self._api.servers(changes_since=since + ahead_s):
             if answer.error is not None:
                 return self.facts
-            rows += _changed(answer.body["servers"], since + ahead_s + EARLY_S, until + ahead_s - LATE_S)
+            rows += _changed(answer.body["servers"], since + ahead_s + EARLY_S, until + ahead_s)
         self.facts = replace(self.facts, changed=tuple(rows))
         return self.facts
 
