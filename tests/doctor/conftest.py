@@ -27,25 +27,38 @@ def managed_rabbit() -> Iterator[Rabbit]:
     node.close()
 
 
-@pytest.fixture
-def new_clinic(managed_rabbit: Rabbit, tmp_path: Path) -> Iterator[Callable[..., Clinic]]:
+@pytest.fixture(scope="session")
+def new_clinic(managed_rabbit: Rabbit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Clinic]]:
     """Makes healthy installations, and ends them."""
     with ExitStack() as ends:
 
         def make(**timing: Any) -> Clinic:
             number = next(_numbers)
-            clinic = Clinic(
-                tmp_path / f"clinic-{number}", f"clinic-{number}", managed_rabbit, Managed(managed_rabbit), **timing
-            )
+            folder = tmp_path_factory.mktemp(f"clinic-{number}")
+            clinic = Clinic(folder, f"clinic-{number}", managed_rabbit, Managed(managed_rabbit), **timing)
             ends.callback(clinic.close)
             return clinic
 
         yield make
 
 
+@pytest.fixture(scope="session")
+def _clinic(new_clinic: Callable[..., Clinic]) -> Clinic:
+    made = new_clinic()
+    made.make_a_migration()
+    return made
+
+
 @pytest.fixture
-def clinic(new_clinic: Callable[..., Clinic]) -> Clinic:
-    """A healthy installation with a server on each host and a migration that has been."""
+def clinic(_clinic: Clinic) -> Clinic:
+    """A healthy installation with a server on each host and a migration that has been; used again and again."""
+    _clinic.heal()
+    return _clinic
+
+
+@pytest.fixture
+def fresh_clinic(new_clinic: Callable[..., Clinic]) -> Clinic:
+    """The same for one test alone, where what the broker remembers would be in the way."""
     made = new_clinic()
     made.make_a_migration()
     return made

@@ -174,8 +174,9 @@ def test_queue_of_other_arguments(clinic: Clinic) -> None:
     assert "maintd bus remove" in str(found.fix)
 
 
-def test_unbounded_and_unread(clinic: Clinic) -> None:
+def test_unbounded_and_unread(fresh_clinic: Clinic) -> None:
     """Nova's default queue has neither bound nor reader: the policy to set is in the finding."""
+    clinic = fresh_clinic
     policy_shown(clinic, bound=False)
     found = only(clinic.examine(management_url=clinic.managed.url), "bus.bounds", "error")
 
@@ -184,8 +185,9 @@ def test_unbounded_and_unread(clinic: Clinic) -> None:
     assert "rabbitmqctl set_policy" in str(found.fix)
 
 
-def test_a_bound_shows_by_amqp_alone(clinic: Clinic) -> None:
+def test_a_bound_shows_by_amqp_alone(fresh_clinic: Clinic) -> None:
     """A queue that nobody reads, and that does not grow by what goes in, is known to be bounded without the plugin."""
+    clinic = fresh_clinic
     clinic.managed.bound(clinic.name, **{"max-length": 3, "overflow": "drop-head"})
     with clinic.channel() as channel:
         wait_until(lambda: channel.queue_declare("versioned_notifications.info", passive=True).message_count == 3)
@@ -232,8 +234,9 @@ def test_competing_consumer(clinic: Clinic) -> None:
     assert "pool = " in str(found.fix)
 
 
-def test_a_second_reader_beside_ours(clinic: Clinic) -> None:
+def test_a_second_reader_beside_ours(fresh_clinic: Clinic) -> None:
     """A daemon leads, and beside it something else reads the same queue; the plugin says from where."""
+    clinic = fresh_clinic
     store = open_store(clinic.settings["database"]["connection"], clinic.clock, tables="upgrade")
     assert store.leases.acquire("fleet", f"{clinic.name}:embedded", 60.0, clinic.clock.now())
     store.close()
@@ -419,7 +422,7 @@ def test_skewed_clock_of_a_compute(clinic: Clinic, ahead_s: float, word: str) ->
 
 def test_tables_of_a_newer_maintd(clinic: Clinic) -> None:
     """The tables were made by a newer maintd: this one must not touch them."""
-    path = clinic.folder / "maintd.sqlite"
+    path = clinic.database
     open_store(f"sqlite:///{path}", clinic.clock, tables="upgrade").close()
     with sqlite3.connect(path) as file:
         file.execute("UPDATE alembic_version SET version_num = 'pre_9999'")
@@ -430,7 +433,7 @@ def test_tables_of_a_newer_maintd(clinic: Clinic) -> None:
 
 def test_tables_not_made(clinic: Clinic) -> None:
     """A database without tables, or with older ones, is told; the doctor does not bring them up to date."""
-    path = clinic.folder / "maintd.sqlite"
+    path = clinic.database
     sqlite3.connect(path).close()
     path.touch()
     found = only(clinic.examine(), "database.schema", "warning")
@@ -441,7 +444,7 @@ def test_tables_not_made(clinic: Clinic) -> None:
 
 def test_database_kept_locked(clinic: Clinic) -> None:
     """Another program holds SQLite's write lock: nothing could be committed."""
-    path = clinic.folder / "maintd.sqlite"
+    path = clinic.database
     open_store(f"sqlite:///{path}", clinic.clock, tables="upgrade").close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -35,8 +35,9 @@ def policy_shown(clinic: Clinic, *, bound: bool = True) -> None:
     wait_until(shown, what="the plugin's figures")
 
 
-def test_a_healthy_installation_is_clean(clinic: Clinic) -> None:
+def test_a_healthy_installation_is_clean(fresh_clinic: Clinic) -> None:
     """With everything as the README says, and everything looked at, nothing is wrong and next to nothing unknown."""
+    clinic = fresh_clinic
     clinic.managed.bound(clinic.name)
     policy_shown(clinic)
     with clinic.busy():
@@ -59,8 +60,9 @@ def test_what_cannot_be_known_is_called_unknown(clinic: Clinic) -> None:
     assert {"bus.bounds", "stream.listened", "webhook.accepts"} <= unknown
 
 
-def test_a_quiet_cloud_is_not_a_fault(clinic: Clinic) -> None:
+def test_a_quiet_cloud_is_not_a_fault(fresh_clinic: Clinic) -> None:
     """Where nothing happens nothing is heard, and that is no warning but a piece of advice."""
+    clinic = fresh_clinic
     report = clinic.examine(1.5)
 
     assert [] == wrong(report)
