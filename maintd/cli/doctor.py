@@ -7,6 +7,9 @@ is wrong first and in full, what could not be looked at, and what is well on one
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -100,6 +103,10 @@ def show(report: Report) -> None:
 
 def _show(finding: Finding) -> None:
     about = f" ({clean(finding.subject)})" if finding.subject else ""
-    say(f"{finding.level.upper():<8} {finding.check}{about}: {clean(finding.text)}")
+    text = f"{finding.level.upper():<8} {finding.check}{about}: {clean(finding.text)}"
+    if sys.stdout.isatty():
+        width = max(shutil.get_terminal_size().columns, 40)
+        text = textwrap.fill(text, width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+    say(text)
     for line in (finding.fix or "").splitlines():
-        say(f"           {clean(line)}")
+        say(f"           {clean(line)}")  # never broken: these lines are there to be copied

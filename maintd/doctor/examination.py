@@ -164,8 +164,8 @@ class _Examination:
         return Report(judge(facts), self._clock.monotonic() - began, bool(late))
 
     def _progress(self) -> None:
-        n = sum(sum(heard.forms.values()) for heard in self._heard.values())
-        spoke = {host for heard in self._heard.values() for host in heard.hosts()}
+        n = sum(sum(tuple(heard.forms.values())) for heard in tuple(self._heard.values()))
+        spoke = {host for heard in tuple(self._heard.values()) for host in heard.hosts()}
         known = self._listening.computes
         of = f" of {len(known)}" if known is not None else ""
         self._tell(f"{n} notifications so far, from {len(spoke)}{of} computes")
@@ -193,7 +193,7 @@ class _Examination:
         computes = self._listening.computes
         if not computes or len(self._heard) < len(self._config.buses):
             return False
-        heard = list(self._heard.values())
+        heard = tuple(self._heard.values())
         return all(one.updates for one in heard) and computes <= {host for one in heard for host in one.hosts()}
 
     def _ask(self) -> ApiFacts:

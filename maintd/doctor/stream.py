@@ -101,8 +101,8 @@ class Heard:
         return frozenset(who for who, n in self.legacy.items() if n > 1 and who not in self.speakers)
 
     def hosts(self, service: str = "nova-compute") -> frozenset[str]:
-        """The hosts of a service that were heard at our place."""
-        return frozenset(host for name, host in self.speakers if name == service)
+        """The hosts of a service that were heard at our place; may be asked while another thread folds."""
+        return frozenset(host for name, host in tuple(self.speakers) if name == service)
 
     def take(self, exchange: str, routing_key: str, body: str, at: float) -> None:
         """Fold one message that arrived `at` (seconds since the epoch)."""

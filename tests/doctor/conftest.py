@@ -17,7 +17,7 @@ from tests.support.rabbitmq import Rabbit, wait_until
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def managed_rabbit() -> Iterator[Rabbit]:
     """A RabbitMQ of these tests' own, with the management plugin."""
     node = Rabbit(Path(tempfile.mkdtemp(prefix="maintd-rabbit-")), management=True)
@@ -27,7 +27,7 @@ def managed_rabbit() -> Iterator[Rabbit]:
     node.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def new_clinic(managed_rabbit: Rabbit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Clinic]]:
     """Makes healthy installations, and ends them."""
     with ExitStack() as ends:
@@ -42,7 +42,7 @@ def new_clinic(managed_rabbit: Rabbit, tmp_path_factory: pytest.TempPathFactory)
         yield make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _clinic(new_clinic: Callable[..., Clinic]) -> Clinic:
     made = new_clinic()
     made.make_a_migration()

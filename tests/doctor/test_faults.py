@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import amqp
 import pytest
 
 from maintd.clock import SystemClock
 from maintd.doctor import examination
+from maintd.errors import StoreUnavailable
 from maintd.nova.listener import Intake
 from maintd.store import open_store
 from tests.doctor.clinic import Clinic, Json, only, told
@@ -219,6 +221,29 @@ def test_backlog_grown(clinic: Clinic) -> None:
 
     assert "wait in 'maintd', and nobody reads it" in found.text
     assert "maintd bus remove" in str(found.fix)
+
+
+def test_a_daemon_that_holds_back(clinic: Clinic) -> None:
+    """Our daemon leads and reads, but acknowledges nothing, since its store is away: the queue does not get shorter."""
+
+    def away(batch: Sequence[Any], aside: Sequence[Any]) -> None:
+        raise StoreUnavailable("disk full")
+
+    store = open_store(clinic.settings["database"]["connection"], clinic.clock, tables="upgrade")
+    assert store.leases.acquire("fleet", f"{clinic.name}:embedded", 60.0, clinic.clock.now())
+    store.close()
+    intake = Intake(clinic.bus_config(), away, lambda *state: None, SystemClock())
+    intake.start()
+    wait_until(lambda: intake.state == "connected")
+    with clinic.channel() as channel:
+        for _ in range(2_000):
+            channel.basic_publish(amqp.Message("{}"), "nova", "versioned_notifications.info")
+    wait_until(lambda: intake.state == "paused")
+    once, twice = clinic.examine(), clinic.examine(QUICK_S)
+    assert intake.stop(5.0)
+
+    assert told(once, "bus.backlog", "unknown") and 0 == once.exit_code
+    assert "does not keep up, or holds back" in only(twice, "bus.backlog", "warning").text
 
 
 def test_competing_consumer(clinic: Clinic) -> None:

@@ -13,7 +13,7 @@ from maintd.cli import main
 from maintd.clock import SystemClock
 from maintd.config import load
 from maintd.daemon import Daemon
-from maintd.nova.listener import Intake
+from maintd.nova.listener import Intake, tap
 from tests.doctor.clinic import Clinic, told
 from tests.support.rabbitmq import wait_until
 
@@ -33,6 +33,14 @@ def policy_shown(clinic: Clinic, *, bound: bool = True) -> None:
         )
 
     wait_until(shown, what="the plugin's figures")
+
+
+def careful_user(clinic: Clinic) -> None:
+    """A broker user with the rights that the README gives, and no more."""
+    rights = {"configure": "^(nova|maintd.*)$", "write": "^maintd.*$", "read": "^(nova|maintd.*)$"}
+    clinic.managed.call("PUT", "users", "maintd", password="s3cret", tags="")
+    clinic.managed.call("PUT", "permissions", clinic.name, "maintd", **rights)
+    clinic.change("bus", transport_url=clinic.rabbit.url_at(clinic.rabbit.port, "maintd", "s3cret", clinic.name))
 
 
 def test_a_healthy_installation_is_clean(fresh_clinic: Clinic) -> None:
@@ -82,17 +90,29 @@ def test_a_quiet_compute_is_not_a_fault(clinic: Clinic) -> None:
 
 def test_the_rights_of_the_readme_are_enough(clinic: Clinic) -> None:
     """A broker user with just what the README gives is taken in, listens, and finds no fault."""
-    clinic.managed.call("PUT", "users", "maintd", password="s3cret", tags="")
-    clinic.managed.call(
-        "PUT", "permissions", clinic.name, "maintd", configure="^(nova|maintd.*)$", write="^maintd.*$",
-        read="^(nova|maintd.*)$",
-    )  # fmt: skip
-    clinic.change("bus", transport_url=clinic.rabbit.url_at(clinic.rabbit.port, "maintd", "s3cret", clinic.name))
+    careful_user(clinic)
     with clinic.busy():
         report = clinic.examine(10.0)
 
     assert [] == wrong(report)
     assert told(report, "stream.arrives", "ok")
+
+
+def test_recording_works_with_the_rights_of_the_readme(clinic: Clinic) -> None:
+    """`maintd record` makes its temporary queue where a user may configure nothing but maintd's own."""
+    careful_user(clinic)
+    stop, states, keys = threading.Event(), [], []
+    bus = clinic.bus_config(transport_url=clinic.settings["bus"]["transport_url"])
+    tapping = threading.Thread(
+        target=tap, args=(bus, lambda key, body: keys.append(key), stop, lambda state, _: states.append(state))
+    )
+    tapping.start()
+    wait_until(lambda: states == ["connected"])
+    clinic.make_a_migration()
+    wait_until(lambda: "versioned_notifications.info" in keys)
+    stop.set()
+    tapping.join(10.0)
+    assert not tapping.is_alive()
 
 
 def test_a_daemon_misses_nothing_and_nothing_is_left(clinic: Clinic) -> None:

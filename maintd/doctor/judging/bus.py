@@ -35,6 +35,7 @@ QUEUE = Check(
 BACKLOG = Check(
     "bus.backlog",
     "how many notifications wait in our queue",
+    means_unknown="Many wait, and only listening shows whether they get less.",
     means_warning="Nobody reads it, or it is not read as fast as it fills.",
 )
 READERS = Check(
@@ -156,6 +157,10 @@ def backlog(bus: BusFacts) -> Iterator[Finding]:
                 f"{waits}, and nobody reads {'it' if bus.pool else 'that queue'}.",
                 "systemctl start maintd; if maintd is not to run here any more: maintd bus remove",
                 bus.name,
+            )
+        elif now.messages > BEHIND and bus.after is None:
+            yield BACKLOG.unknown(
+                f"{waits}; whether they get less is not known.", "maintd doctor --listen 60", bus.name
             )
         elif now.messages > BEHIND and now.messages >= then.messages:
             yield BACKLOG.warning(
