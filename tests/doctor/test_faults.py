@@ -15,6 +15,8 @@ from maintd.clock import SystemClock
 from maintd.doctor import examination
 from maintd.errors import StoreUnavailable
 from maintd.nova.listener import Intake
+from maintd.simulator import Cloud
+from maintd.simulator.rest import RestServer
 from maintd.store import open_store
 from tests.doctor.clinic import Clinic, Json, only, told
 from tests.doctor.test_healthy import policy_shown
@@ -121,6 +123,21 @@ def test_payloads_from_the_future(clinic: Clinic) -> None:
         report = clinic.examine(QUICK_S)
 
     assert "InstanceActionPayload 3.0" in only(report, "stream.payloads", "error").text
+
+
+def test_something_else_on_the_topic(clinic: Clinic) -> None:
+    """Something that is no notification goes over the topic: how often, and what is wrong with it."""
+    with clinic.busy(), clinic.channel() as channel:
+
+        def twist(key: str, message: Json) -> list[tuple[str, Json]]:
+            channel.basic_publish(amqp.Message("not JSON"), "nova", "versioned_notifications.info")
+            return [(key, message)]
+
+        clinic.twist = twist
+        report = clinic.examine(10.0)
+        clinic.twist = lambda key, message: [(key, message)]
+
+    assert "the body is not JSON" in only(report, "stream.readable", "warning").text
 
 
 # --- the broker ------------------------------------------------------------------------------------------------------
@@ -372,6 +389,24 @@ def test_old_microversion(clinic: Clinic, service: str, newest: tuple[int, int],
     assert f"{newest[0]}.{newest[1]}" in found.text and needed in found.text and found.subject == service
 
 
+def test_microversion_of_train(clinic: Clinic) -> None:
+    """What is enough for a proof, but older than what maintd asks in, is a warning."""
+    clinic.rest.faults.compute_max = (2, 79)
+
+    assert "2.79" in only(clinic.examine(), "api.microversion", "warning").text
+
+
+def test_a_cloud_with_nothing_in_it(clinic: Clinic) -> None:
+    """What could not be asked, for want of anything to ask about, is unknown and no fault."""
+    with RestServer(Cloud(clinic.clock)) as empty:
+        clinic.settings["cloud"] |= empty.cloud_config()["auth"]
+        report = clinic.examine()
+
+    assert 0 == report.exit_code
+    assert 3 == len(told(report, "api.untried", "unknown"))
+    assert told(report, "api.computes", "unknown")
+
+
 def test_wrong_password_of_the_cloud(clinic: Clinic) -> None:
     """Keystone does not take the credentials: that is one finding, and the bus is looked at all the same."""
     clinic.rest.faults.add(service="identity", path="*tokens*", status=401)
@@ -559,6 +594,13 @@ def test_readable_clouds_yaml(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -
     found = only(clinic.examine(), "config.clouds_yaml", "warning")
 
     assert f"chmod o-r {path}" == found.fix
+
+
+def test_certificates_not_looked_at(clinic: Clinic) -> None:
+    """TLS without anything to verify the other side by is told."""
+    clinic.change("cloud", insecure="true")
+
+    assert "[cloud] insecure" in only(clinic.examine(), "config.tls", "warning").text
 
 
 def test_no_bus_and_no_cloud(clinic: Clinic) -> None:

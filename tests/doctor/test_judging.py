@@ -8,12 +8,22 @@ from typing import Any
 
 import pytest
 
-from maintd.doctor.facts import ApiFacts, BusFacts, Compute, ConfigFacts, DaemonFacts, DatabaseFacts, Facts
+from maintd.doctor.facts import (
+    ApiFacts,
+    BusFacts,
+    BusMemory,
+    Compute,
+    ConfigFacts,
+    DaemonFacts,
+    DatabaseFacts,
+    Facts,
+    WebhookFacts,
+)
 from maintd.doctor.findings import Check, Level, worst
 from maintd.doctor.judging import bus as bus_judge
-from maintd.doctor.judging import clocks, database, judge, stream, words
+from maintd.doctor.judging import clocks, daemon, database, judge, stream, webhooks, words
 from maintd.doctor.stream import Form, Heard, Place
-from maintd.nova.shown import Look, Node, Queue, Reading
+from maintd.nova.shown import Look, Managed, Node, Queue, Reading
 
 PLACE = Place("nova", "versioned_notifications")
 REACHED = Look((Node("rabbit-1:5672"),), True)
@@ -110,8 +120,8 @@ def test_a_running_daemon_remembers_updates() -> None:
     facts = replace(BUS, heard=heard(body("instance.exists", "nova-compute:cmp-1")))
 
     def level(**received: int) -> set[Level]:
-        daemon = DaemonFacts(True, received={name.replace("_", "."): n for name, n in received.items()})
-        return {one.level for one in stream.judge(facts, None, daemon) if one.check == "stream.state_changes"}
+        running = DaemonFacts(True, received={name.replace("_", "."): n for name, n in received.items()})
+        return {one.level for one in stream.judge(facts, None, running) if one.check == "stream.state_changes"}
 
     assert {Level.UNKNOWN} == level(instance_reboot=3)
     assert {Level.WARNING} == level(instance_reboot=300)
@@ -169,6 +179,36 @@ def test_piles_of_unread_messages(pool: str, messages: int, level: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("consumers", "limits", "level"),
+    [
+        (1, {}, "warning"),
+        (0, {}, "error"),
+        (1, {"max-length": 5}, "ok"),
+        (0, {"message-ttl": 5}, "ok"),
+        (0, None, "unknown"),
+    ],
+)
+def test_bounds_as_the_plugin_shows_them(consumers: int, limits: dict[str, int] | None, level: str) -> None:
+    """An unbounded queue is worse without a reader; where the plugin has not said yet, nothing is known."""
+    look = Look((Node("r"),), True, None, (Queue("maintd", True, 7, consumers),))
+    facts = replace(BUS, before=look, after=look, managed=(Managed("maintd", limits),))
+
+    assert [level] == [str(one.level) for one in bus_judge.bounds(facts)]
+
+
+def test_what_a_leading_daemon_remembers() -> None:
+    """While a daemon leads, blindness not made up for is a warning; without one its memory says nothing."""
+    blind = BusMemory("default", True, blind_from=40.0, last_message_at=90.0)
+    led = replace(DATABASE, holder=("a", 110.0), buses=(blind,))
+
+    (found,) = bus_judge.memory(BUS, led)
+    assert ("warning", True) == (found.level, "missed notifications 60 s ago" in found.text)
+    (found,) = bus_judge.memory(BUS, replace(led, buses=(replace(blind, blind_from=None),)))
+    assert ("ok", True) == (found.level, "10 s ago" in found.text)
+    assert [] == list(bus_judge.memory(BUS, replace(led, holder=None)))
+
+
+@pytest.mark.parametrize(
     ("holder", "consumers", "level"),
     [
         (("a", 110.0), 1, "ok"),
@@ -221,6 +261,33 @@ def test_older_tables(embedded: bool, current: str, level: str) -> None:
     facts = replace(DATABASE, embedded=embedded, current=current)
 
     assert level == str(database.schema(facts).level)
+
+
+@pytest.mark.parametrize(
+    ("facts", "levels"),
+    [
+        (DaemonFacts(False), ["unknown"]),
+        (DaemonFacts(True, ready=False, said=("The database cannot be used.",)), ["ok", "error"]),
+        (
+            DaemonFacts(True, ready=True, said=("Bus default is connecting.", "Nova said no.")),
+            ["ok", "warning", "warning"],
+        ),
+        (DaemonFacts(True, ready=True, said=("This controller stands by: another one leads.",)), ["ok", "ok"]),
+    ],
+)
+def test_what_the_daemon_says_of_itself(facts: DaemonFacts, levels: list[str]) -> None:
+    """What the running daemon lacks is passed on; standing by is no lack."""
+    assert levels == [str(one.level) for one in daemon.judge(facts, DATABASE)]
+
+
+def test_deliveries_that_do_not_go() -> None:
+    """An event that has waited for long and an endpoint that was given up are told; an endpoint of old is not."""
+    hook = WebhookFacts("hook", "x:1", True)
+    late = replace(DATABASE, now=1_000.0, oldest_pending_at=10.0, disabled={"hook": "it answered 410", "old": "x"})
+
+    found = [(one.check, str(one.level), one.subject) for one in webhooks.pending([hook], late)]
+    assert [("webhook.enabled", "error", "hook"), ("webhook.pending", "warning", None)] == found
+    assert ["ok"] == [str(one.level) for one in webhooks.pending([hook], DATABASE)]
 
 
 def test_one_fault_makes_one_finding() -> None:
