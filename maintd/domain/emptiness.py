@@ -95,6 +95,20 @@ def summary(found: Iterable[Blocker]) -> str:
     return ", ".join(_SUMMARY[kind][counts[kind] > 1].format(counts[kind]) for kind in BLOCKER_KINDS if counts[kind])
 
 
+OF_A_SERVER = frozenset(
+    {
+        "not_attempted",
+        "last_attempt_failed",
+        "cannot_live_migrate",
+        "unconfirmed_resize",
+        "soft_deleted",
+        "stalled",
+        "moving",
+        "incoming",
+    }
+)
+"""Blockers that end when their server is known to be elsewhere and no move of it touches the host."""
+
 _STANDING = frozenset({"unverified", "verifying", "blind", "allocation", "no_cloud", "cell_unknown", "not_closed"})
 """Blockers that do not say that something is on the host."""
 

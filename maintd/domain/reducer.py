@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from maintd.domain import emptiness
 from maintd.domain.buses import fold_bus, fold_compute_heard, fold_listen_due, fold_watching, heal, notice_silence
 from maintd.domain.copying import replace
 from maintd.domain.diff import diff
@@ -21,6 +22,7 @@ from maintd.domain.draft import MOVING_PHASES, Draft
 from maintd.domain.drains import fold_drain_requested, judge_drain, remaining
 from maintd.domain.fleet import NOTHING_CHANGED, Fleet, Outcome
 from maintd.domain.model import (
+    Blocker,
     Host,
     Knowledge,
     Migration,
@@ -154,6 +156,31 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
 }
 
 
+def _forget_departed(d: Draft, host: Host, moves: list[Migration]) -> Host:
+    """What the last pass found of a server that has left since is not said any more.
+
+    No pass runs while something is known to be here, so a finding may be old when one of several has gone.
+    """
+    finding = host.finding
+    if finding is None or not any(b.kind in emptiness.OF_A_SERVER for b in finding.blockers):
+        return host
+    moving = {m.server_id for m in moves}
+
+    def gone(b: Blocker) -> bool:
+        if b.kind not in emptiness.OF_A_SERVER or b.server_id is None or b.server_id in moving:
+            return False
+        s = d.server(b.server_id)
+        return s is not None and (s.deleted_at is not None or s.host not in (None, host.name))
+
+    kept = tuple(b for b in finding.blockers if not gone(b))
+    if kept == finding.blockers:
+        return host
+    kept = kept or (Blocker("verifying", since=d.now, detail="what the last look found here has left since"),)
+    host = replace(host, finding=replace(finding, blockers=kept))
+    d.put(host)
+    return host
+
+
 def _judge_host(d: Draft, name: str) -> None:
     host = d.host(name)
     if host is None:
@@ -166,6 +193,7 @@ def _judge_host(d: Draft, name: str) -> None:
     if host.quiet and (here or landing or moves or host.history_unknown or d.residue_on(name)):
         host = replace(host, quiet=False)
         d.put(host)
+    host = _forget_departed(d, host, moves)
     host = judge_drain(d, host, here, moves)
     # Once it has arrived, a server counts by its host; an unconfirmed move then holds its source alone.
     moves = [m for m in moves if m.source == name or m.phase in MOVING_PHASES]

@@ -153,6 +153,44 @@ def test_why_names_every_blocker_and_its_remedy(served: Served, run) -> None:
     }
 
 
+def test_why_is_read_at_night(served: Served, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be done comes first, each kind from the oldest on, and each command stands once, to be copied."""
+    monkeypatch.setattr("maintd.cli.fleet.SystemClock", lambda: served.clock)
+    served.put(
+        closed("cmp-17", drain_id="d1"),
+        Drain("d1", "cmp-17", AT - 600, servers_total=12, stalled_at=AT - 60),
+        Server("srv-1", "p-1", host="cmp-17", vm_state="active", since=AT - 3600),
+        Server("srv-2", "p-1", host="cmp-17", vm_state="active", since=AT - 7200),
+        Server("srv-3", "p-2", host="cmp-17", vm_state="stopped", since=AT - 60),
+        Server("srv-4", "p-2", host="cmp-17", vm_state="active", since=AT - 60),
+        Migration("m1", "srv-4", Kind.LIVE, Phase.RUNNING, "cmp-17", "cmp-18", begun_at=AT - 30),
+        Migration("m2", "srv-5", Kind.COLD, Phase.AWAITING_CONFIRMATION, "cmp-17", "cmp-18", moved_at=AT - 300),
+    )
+
+    out = run("why", "cmp-17")[1]
+
+    assert [" ".join(line.split()) for line in out.splitlines()] == [
+        "cmp-17 is not empty: 2 servers nobody has asked to move, 1 that cannot be moved live, 1 unconfirmed resize, "
+        "1 on its way (not verified yet).",
+        "Draining since 2025-12-31 23:50:00Z (10 min), STALLED since 2025-12-31 23:59:00Z (60 s): "
+        "4 servers still here; 12 when it began.",
+        "",
+        "KIND SERVER PROJECT SINCE AGE DETAIL",
+        "not_attempted srv-2 p-1 2025-12-31 22:00:00Z 2 h 0 min -",
+        "not_attempted srv-1 p-1 2025-12-31 23:00:00Z 60 min -",
+        "cannot_live_migrate srv-3 p-2 2025-12-31 23:59:00Z 60 s it is stopped",
+        "unconfirmed_resize srv-5 - 2025-12-31 23:55:00Z 5 min "
+        "it runs elsewhere, its disks are still here, and a revert brings it back",
+        "moving srv-4 p-2 2025-12-31 23:59:30Z 30 s live-migration to cmp-18: running",
+        "",
+        "what helps next:",
+        "openstack --os-compute-api-version 2.30 server migrate --live-migration srv-2",
+        "openstack --os-compute-api-version 2.30 server migrate --live-migration srv-1",
+        "openstack server migrate --wait srv-3 && openstack server migration confirm srv-3",
+        "openstack server migration confirm srv-5",
+    ]
+
+
 def test_why_of_an_empty_host_is_its_proof(served: Served, run) -> None:
     """It says what empty means, and on which reads it rests."""
     served.put(empty("cmp-17"))

@@ -324,6 +324,23 @@ def test_what_only_the_pass_saw_is_said_too() -> None:
     assert {"s1": NOW - 60, "s2": NOW - 10} == {b.server_id: b.since for b in both}
 
 
+def test_what_a_pass_found_ends_with_its_server() -> None:
+    """While another server is here no pass runs; the one that left is not named any more all the same."""
+    story = Story().closed()
+    here(story)
+    here(story, server_id="s2")
+    both = (Blocker("not_attempted", "s1"), Blocker("not_attempted", "s2"), Blocker("hidden_server", "s3"))
+    host = story.fleet.host(H)
+    assert host is not None
+    story.fleet.put(replace(host, finding=Finding(story.now, both)))
+    here(story, host="cmp-02")
+
+    assert [("not_attempted", "s2"), ("hidden_server", "s3")] == [(b.kind, b.server_id) for b in story.blockers()]
+    assert ["s2", "s3"] == [b.server_id for b in blockers_of(story.fleet)]
+    here(story, server_id="s2", deleted=True)
+    assert ["s3"] == [b.server_id for b in blockers_of(story.fleet)]
+
+
 def test_a_server_and_its_residue_are_two_things() -> None:
     """One that was evacuated and came back is here, and may have left something; each is said once."""
     here = why(

@@ -183,6 +183,24 @@ def test_progress_and_fault_of_a_row() -> None:
     assert [(moving.percent, moving.fault), (failed.percent, failed.fault)] == [(60, None), (None, "no disk")]
 
 
+@pytest.mark.parametrize(
+    ("flavor", "hindrance"),
+    [
+        (None, None),
+        ({"id": "1", "links": []}, None),
+        ({"vcpus": 2}, None),
+        ({"vcpus": 2, "extra_specs": {}}, ""),
+        ({"vcpus": 2, "extra_specs": {"pci_passthrough:alias": "gpu:1"}}, "pci_passthrough:alias=gpu:1"),
+    ],
+)
+def test_the_flavor_of_a_row_may_hinder(flavor: dict[str, Any] | None, hindrance: str | None) -> None:
+    """Extra specs are in the embedded flavor where the right to see them is; else nothing is concluded."""
+    row = server_row(SERVER) if flavor is None else server_row(SERVER, flavor=flavor)
+    seen = normalise_answer(ask("GET /servers/detail?all_tenants=1", {"servers": [row]}))[0]
+
+    assert isinstance(seen, ServerSeen) and seen.hindrance == hindrance
+
+
 def test_server_of_a_down_cell_is_listed_but_not_seen() -> None:
     """A stub of a cell that is down says no host: the server is not gone, and nothing of it is known."""
     stub = {"id": OTHER, "status": "UNKNOWN", "tenant_id": "a5", "created": "2026-11-23T06:12:22Z", "links": []}

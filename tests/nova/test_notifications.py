@@ -108,6 +108,19 @@ def test_fault_is_one_line() -> None:
     assert hinted.fault == libvirt.fault == "NovaException: driver: finish_migration told to fail on cmp-02"
 
 
+@pytest.mark.parametrize(
+    ("specs", "hindrance"),
+    [(None, None), ({}, ""), ({"hw:cpu_policy": "dedicated", "hw:mem_encryption": "true"}, "hw:mem_encryption=true")],
+)
+def test_the_flavor_of_a_payload_may_hinder(specs: dict[str, str] | None, hindrance: str | None) -> None:
+    """Every instance payload carries the flavor; of its extra specs the worst one is kept."""
+    inner = {} if specs is None else {"extra_specs": specs}
+    flavor = {"nova_object.name": "FlavorPayload", "nova_object.data": inner}
+    (seen,) = normalise(notification("instance.power_off.start", flavor=flavor))
+
+    assert isinstance(seen, ServerSeen) and seen.hindrance == hindrance
+
+
 def test_task_failures_name_server_and_task() -> None:
     """compute_task.*.error says which server's task failed, and the task by Nova's word."""
     seen = [normalise(notification(f"compute_task.{task}.error"))[0] for task in ("build_instances", "rebuild_server")]

@@ -95,6 +95,28 @@ def test_a_host_shows_why_it_is_not_empty(served: Served) -> None:
     assert "2025-12-31T23:59:55.000000Z" == answer["checked_at"]
 
 
+def test_a_blocker_says_whose_it_is_and_what_helps(served: Served) -> None:
+    """Project, since when and remedy stand with each, the sentence for people beside them."""
+    served.put(
+        closed("cmp-17"),
+        Server(
+            "srv-1", "p-1", host="cmp-17", vm_state="active", seen_at=AT - 1, since=AT - 99, failed_at=AT - 60,
+            fault="NoValidHost: No valid host was found.", hindrance="hw:cpu_policy=dedicated",
+        ),
+    )  # fmt: skip
+
+    _, answer = served.get("/v1/hosts/cmp-17")
+
+    (blocker,) = answer["blockers"]
+    assert ("last_attempt_failed", "srv-1", "p-1") == (blocker["kind"], blocker["server_id"], blocker["project_id"])
+    assert "2025-12-31T23:59:00.000000Z" == blocker["since"]
+    assert blocker["detail"].startswith("NoValidHost: No valid host was found.; its CPUs are pinned")
+    assert blocker["remedy"].endswith("--live-migration srv-1")
+    assert "1 whose last move failed" == answer["summary"]
+    (server,) = answer["servers"]
+    assert ("2025-12-31T23:59:00.000000Z", "hw:cpu_policy=dedicated") == (server["failed_at"], server["hindrance"])
+
+
 def test_an_empty_host_shows_its_proof(served: Served) -> None:
     """An empty host has no blockers, and the reads of the proof with their pass and time."""
     served.put(empty("cmp-17"))
@@ -220,6 +242,22 @@ def test_residue_is_listed_and_cleared(served: Served) -> None:
         "/v1/residue/cmp-17/clear", {"who": "ada"}
     )
     assert [("cmp-17", "ada", None)] == served.residue_cleared
+
+
+def test_residue_is_cleared_of_one_server(served: Served) -> None:
+    """With a server, that one is counted, and a history that nobody saw is not accepted with it."""
+    served.put(
+        closed("cmp-17", history_unknown=True),
+        Residue("cmp-17", "srv-1", "evacuated", AT - 9),
+        Residue("cmp-17", "srv-2", "deleted_while_down", AT - 9),
+    )
+
+    assert (200, {"host": "cmp-17", "cleared": 1, "history_accepted": False}) == served.post(
+        "/v1/residue/cmp-17/clear", {"who": "ada", "server_id": "srv-2"}
+    )
+    assert 0 == served.post("/v1/residue/cmp-17/clear", {"server_id": "srv-3"})[1]["cleared"]
+    assert 400 == served.post("/v1/residue/cmp-17/clear", {"server_id": 3})[0]
+    assert [("cmp-17", "ada", "srv-2")] == served.residue_cleared
 
 
 def test_nothing_to_clear_asks_nobody(served: Served) -> None:
