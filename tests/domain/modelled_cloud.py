@@ -239,9 +239,12 @@ class CloudStory:
         self._at(rng.uniform(0, 20), self._close, "h1")
         for _ in range(rng.choice((1, 2, 3, 5, 8))):
             self._at(rng.uniform(0, ACTS_S), self._act)
-        if rng.random() < 0.35:  # a build that races the closing
+        if rng.random() < 0.4:  # a build that races the closing
             for _ in range(rng.randint(1, 3)):
-                self._at(rng.uniform(0, 20), self._build, "h1" if rng.random() < 0.7 else None)
+                self._at(rng.uniform(0, 20), self._build, "h1" if rng.random() < 0.4 else None)
+        for at in (55.0, 90.0, 120.0):
+            if rng.random() < 0.6:
+                self._at(at, self._sweep)
 
     def _at(self, delay_s: float, act: Callable[..., object], *args: object) -> None:
         def run() -> None:
@@ -280,17 +283,17 @@ class CloudStory:
         rng.choices([act for act, _ in acts], [weight for _, weight in acts])[0]()
 
     def _build(self, host: str | None = None) -> None:
-        rng = self.rng
+        rng, knobs = self.rng, self.cloud.knobs
         server = self.cloud.create(host=host if host in self.cloud.hosts else None)
         seconds = rng.choice((0.0, 0.0, 2.0, 30.0, 60.0))
-        how = rng.choices(("well", "fail", "reschedule"), (6, 1, 3))[0]
-        self.cloud.knobs.set("spawn", server=server.id, seconds=seconds, **({} if how == "well" else {how: True}))
-        self.cloud.knobs.set("reschedule", server=server.id, seconds=rng.choice((0.0, 1.0, 20.0)))
-        if how == "reschedule":  # the second try must not fail for ever
-            self._at(seconds + 5.0, self.cloud.knobs.set, "spawn")
-            self.cloud.call_later(
-                seconds + 8 * self.timing.rpc_s, lambda: self.cloud.knobs.set("spawn", server=server.id, seconds=1.0)
-            )
+        how = rng.choices(("well", "fail", "reschedule"), (5, 1, 4))[0]
+        knobs.set("spawn", server=server.id, seconds=seconds, **({} if how == "well" else {how: True}))
+        if how == "reschedule":  # the first try fails, and the second comes late; it does well, mostly
+            pause_s = rng.choice((1.0, 20.0, 50.0))
+            knobs.set("reschedule", server=server.id, seconds=pause_s)
+            again = {"seconds": rng.choice((1.0, 10.0)), "fail": self._strange(0.1)}
+            first_s = self.timing.schedule_s + 2 * self.timing.rpc_s + 8 * self.timing.step_s + seconds
+            self.cloud.call_later(first_s + pause_s / 2, lambda: knobs.set("spawn", server=server.id, **again))
 
     def _close_any(self) -> None:
         self._close(self.rng.choice(tuple(self.cloud.hosts)))
@@ -376,7 +379,24 @@ class CloudStory:
         if server is None:
             return
         ways = (self._live, self._cold, self._shelve, self._delete)
-        self.rng.choices(ways, (5, 3, 1, 2))[0](server.id)
+        for way in self.rng.choices(ways, (5, 3, 1, 2), k=3):
+            try:
+                way(server.id)
+            except Refused:
+                continue
+            return
+
+    def _sweep(self) -> None:
+        """Whoever drains looks at what is left on closed hosts, and tries again."""
+        for server in list(self.cloud.servers.values()):
+            host = self.cloud.hosts.get(server.host or "")
+            if host is None or not (host.disabled or host.forced_down) or self.rng.random() < 0.2:
+                continue
+            act = self._leave if self.cloud.is_up(host) else self._evacuate
+            self._at(self.rng.uniform(0, 5), act, server.id)
+        for row in list(self.cloud.migrations.values()):
+            if row.status == "finished" and self.rng.random() < 0.8:
+                self._at(self.rng.uniform(0, 5), self._settle_resize, row.server.id)
 
     def _strange(self, chance: float) -> bool:
         return self.strange and self.rng.random() < chance

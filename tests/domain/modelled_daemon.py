@@ -14,8 +14,9 @@ What is held against the truth:
   in Nova says otherwise, and the fleet does not know it;
 - *unretracted*: something came to a host that was proven empty, stayed, and nothing was said of it.
 
-What nobody can know is left out, and only that: a server that was deleted, of which nothing that maintd heard or read
-since it arrived on the host ever connected it with the host (`_unknowable`). Files that a failed resize left are told
+What nobody can know is left out, and only that: whoever is scheduled to the host between the proof's last look at
+Placement and its end, a second later, is a refill, to be said as such (`_looked_at`); and a server that was deleted, of
+which nothing that maintd heard or read since it arrived on the host ever connected it with the host (`_unknowable`). Files that a failed resize left are told
 in the event's warnings, and that is what they are held to (`_unwarned`).
 """
 
@@ -647,7 +648,12 @@ class Interleaving:
             truth = self.frame.truth.get(event.host)
             if truth is None:
                 return
-            here = {s for s in truth.here if not self._unknowable(event.host, s, truth)}
+            looked_at = self._looked_at(event.host)
+            here = {
+                s
+                for s in truth.here
+                if self._arrived(event.host, s) < looked_at and not self._unknowable(event.host, s, truth)
+            }
             if here:
                 raise Wrong(f"{event.host} at {self.now - T0:.2f}: {self._why(event.host, here)}")
             if unwarned := self._unwarned(event, truth):
@@ -655,6 +661,13 @@ class Interleaving:
         elif isinstance(event, (events.HostOccupied, events.HostReopened, events.ServiceDeleted)):
             self.retracted += isinstance(event, (events.HostOccupied, events.HostReopened))
             self.events.append((self.now, event))
+
+    def _looked_at(self, host: str) -> float:
+        """When the pass that has just ended asked Placement, where every arrival shows first."""
+        for o in reversed(self.log):
+            if isinstance(o, PassRead) and o.host == host and o.read is Read.ALLOCATIONS:
+                return o.asked_at
+        return self.now
 
     def _arrived(self, host: str, server_id: str) -> float:
         """When the server that is here now came here."""
