@@ -620,8 +620,9 @@ class Interleaving:
         while True:
             for name, truth in self.frame.truth.items():
                 known = self.fleet.host(name)
-                remembered = self.fleet.residue_on(name) or (known is not None and known.history_unknown)
-                if remembered and not truth.hidden and self.rng.random() < 0.3:
+                remembered = {r.server_id for r in self.fleet.residue_on(name)}
+                asks = bool(remembered) or (known is not None and known.history_unknown)
+                if asks and not remembered & truth.here and not truth.hidden and self.rng.random() < 0.3:
                     self.admit((ResidueCleared(self.now, LIVE, name, "operator"),))
             yield 40.0
 

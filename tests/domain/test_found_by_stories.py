@@ -14,6 +14,7 @@ from maintd.domain.observations import (
     ServerSeen,
     ServersListed,
     ServiceSeen,
+    Step,
 )
 from tests.domain.test_proof import API, H, Story, emptied
 
@@ -61,6 +62,14 @@ def update(story: Story, **over: object) -> ServerSeen:
     """An instance.update of the server, which no compute signs."""
     because = Because("notification", "instance.update", "m2", "req-2")
     return there(story, **({"asked_at": None, "updated_at": story.now, "because": because} | over))
+
+
+def row(story: Story, status: str, kind: Kind = Kind.LIVE, **over: object) -> MigrationSeen:
+    """A row of a move from the host to another, as the API shows it."""
+    seen = MigrationSeen(
+        story.now, API, SERVER, 17, "uuid-17", kind, status, H, "cmp-02", None, story.now - 10, None, story.now
+    )
+    return replace(seen, **over)  # type: ignore[arg-type]
 
 
 def residue(story: Story) -> list[tuple[str, str]]:
@@ -120,17 +129,36 @@ def test_a_move_that_failed_in_the_second_in_which_the_drain_began_is_warned_of(
     story = Story().closed()
     story.now += 10.7
     story.see(DrainRequested(story.now, API, H))
-    failed_at = float(int(story.now))
-    row = MigrationSeen(
-        story.now, API, SERVER, 17, "uuid-17", Kind.RESIZE, "error", H, "cmp-02", None, failed_at, failed_at, story.now
-    )
+    failed = row(story, "error", Kind.RESIZE, updated_at=float(int(story.now)), created_at=float(int(story.now)))
 
     def with_row(reads: dict[str, PassRead]) -> None:
         for name in ("before", "after"):
-            reads[name] = replace(reads[name], found=(row,))
+            reads[name] = replace(reads[name], found=(failed,))
 
     story.verify(with_row)
     story.now += 20
     (said,) = emptied(story.verify(with_row))
 
     assert [(note.kind, note.server_id) for note in said.warnings] == [("failed_migration", SERVER)]
+
+
+@pytest.mark.parametrize("request_id", ["req-2", "req-another"])
+def test_a_late_beginning_of_what_the_api_has_ended_begins_nothing(request_id: str) -> None:
+    """A server has one move at a time: what was said before the row's last change is of that move, or of one before."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 10
+    story.see(update(story, task_state="migrating", emitted_at=story.now))
+    story.now += 10
+    story.see(row(story, "completed", updated_at=story.now - 1))
+    story.now += 5
+    because = Because("notification", "instance.live_migration_pre.start", "m3", request_id)
+    story.see(
+        update(
+            story, because=because, step=Step.LIVE_PRE_START, kind=Kind.LIVE, source=H, destination="cmp-02",
+            reporter="cmp-02", emitted_at=story.now - 10, updated_at=story.now - 15, trusted=False,
+        )
+    )  # fmt: skip
+
+    assert not list(story.fleet.open_migrations())
+    assert proven(story)

@@ -59,7 +59,7 @@ def test_the_model_would_notice_a_silent_core(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Interleaving, "_judge", deaf)
 
-    assert faults_of(range(60), "unretracted").faults
+    assert faults_of(range(250), "unretracted").faults
 
 
 def test_a_story_is_the_same_whoever_lives_through_it() -> None:
