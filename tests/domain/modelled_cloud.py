@@ -6,7 +6,8 @@ would show at that moment (`modelled_answers` makes the observations of them), a
 Nova said goes through the real normalisers once. A watcher may then live through the same story again and again, each
 time hearing and reading it otherwise (`modelled_daemon`), which is far cheaper than a cloud of its own for each.
 
-The truth is `Cloud.physically_on` with `Cloud.bound_for`: what is here, and what is on its way; never what the API says.
+The truth is `Cloud.physically_on` with `Cloud.bound_for`: what is here, and what is on its way; never what the API
+says.
 """
 
 from __future__ import annotations

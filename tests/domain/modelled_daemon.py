@@ -14,10 +14,14 @@ What is held against the truth:
   in Nova says otherwise, and the fleet does not know it;
 - *unretracted*: something came to a host that was proven empty, stayed, and nothing was said of it.
 
-What nobody can know is left out, and only that: whoever is scheduled to the host between the proof's last look at
-Placement and its end, a second later, is a refill, to be said as such (`_looked_at`); and a server that was deleted, of
-which nothing that maintd heard or read since it arrived on the host ever connected it with the host (`_unknowable`). Files that a failed resize left are told
-in the event's warnings, and that is what they are held to (`_unwarned`).
+What nobody can know is left out, and only that:
+
+- whoever is scheduled to the host between the proof's last look at Placement and the proof's end, a second later: that
+  is a refill, and to be said as such (`_looked_at`);
+- a server that was deleted, of which nothing that maintd heard or read since it arrived on the host ever connected it
+  with the host (`_unknowable`).
+
+Files that a failed resize left are told in the event's warnings, and that is what they are held to (`_unwarned`).
 """
 
 from __future__ import annotations
@@ -64,7 +68,7 @@ LAST_S = 720.0
 RETRACTED_IN_S = 150.0
 """How long a refill may go unsaid: two looks at emptied hosts, and a failure or two."""
 
-END_S = 400.0
+END_S = 340.0
 Job = Generator[float, None, None]
 Row = TypeVar("Row", ServerRow, MoveRow)
 LIVE = Because("operator")
@@ -253,7 +257,10 @@ class Interleaving:
     def _list(
         self, rows_of: Callable[[Frame], list[Row]], page: Callable[[list[Row], float, float, bool], None]
     ) -> Job:
-        """A list, in one page or in two that are of two moments; `page` is given rows, asked (the first), asked, last."""
+        """A list, in one page or in two that are of two moments.
+
+        `page` is given the rows, when the first page was asked for and when this one was, and whether it is the last.
+        """
         frame, _, asked = yield from self._question()
         rows = rows_of(frame)
         if len(rows) < 2 or not self.halves or self.rng.random() >= self.halves:

@@ -1,4 +1,4 @@
-"""The core over random stories of the simulated Nova: messages repeated, reordered, late and lost, readings anywhere."""
+"""The core over random stories of the simulated Nova: messages repeated, late and lost, and readings anywhere."""
 
 from __future__ import annotations
 
