@@ -118,7 +118,7 @@ def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str) -> N
 
 
 def vouch(d: Draft, host: str, server_id: str) -> None:
-    """nova-compute itself says that it has deleted a server: nothing is left, whatever was thought before."""
+    """nova-compute itself says that it has deleted or offloaded a server: nothing is left, whatever was thought."""
     held = d.host(host)
     if held is not None and held.departures:
         kept = tuple(gone for gone in held.departures if gone[0] != server_id)

@@ -110,6 +110,18 @@ def test_who_was_found_gone_before_the_host_was_found_down_left_residue(left: st
     assert [server for server, _ in residue(story)] == [SERVER]
 
 
+def test_who_was_deleted_by_the_compute_itself_left_nothing() -> None:
+    """An update says so first, as always; the compute's own delete.end says that it took part."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 100
+    story.see(update(story, vm_state="deleted", deleted=True))
+    story.see(update(story, vm_state="deleted", deleted=True, reporter=H))
+    story.see(down(story))
+
+    assert residue(story) == []
+
+
 def test_who_was_found_gone_before_the_host_was_seen_up_left_nothing() -> None:
     """A host that was alive after the delete took part in it, however soon it goes down then."""
     story = Story().closed()
