@@ -67,6 +67,7 @@ def server_seen(row: ServerRow, at: float, asked: float) -> ServerSeen:
         percent=row.progress if moving else None,
         fault="told to fail" if row.state == "error" else None,
         asked_at=asked,
+        hindrance="",
     )
 
 

@@ -133,6 +133,7 @@ class CloudStory:
             shelved_offload_s=rng.choice((0.0, 0.0, -1.0)),
             shared_storage=rng.random() < 0.7,
             permit_post_copy=rng.random() < 0.5,
+            resize_confirm_window_s=rng.choice((0.0, 0.0, 20.0, 60.0)),
             notify_on_state_change=rng.random() < 0.7,
         )
         self.clock = ManualClock(T0)
@@ -186,7 +187,7 @@ class CloudStory:
                 h.in_down_cell,
                 tuple(sorted(h.provider.traits)),
                 tuple(h.provider.allocations),
-                tuple(h.servers),
+                (*h.servers, *h.hidden),
             )
             here = cloud.physically_on(h.name, strays=False) | cloud.bound_for(h.name)
             truth[h.name] = Truth(frozenset(here), frozenset(h.residue), frozenset(h.strays))
@@ -280,6 +281,7 @@ class CloudStory:
             (self._meddle, 1),
             (self._remove_service, 1),
             (self._silence_cell, 1),
+            (self._reset, 1),
         )
         rng.choices([act for act, _ in acts], [weight for _, weight in acts])[0]()
 
@@ -408,7 +410,11 @@ class CloudStory:
         cloud.knobs.set("post_at_destination", server=server_id, fail=self._strange(0.12))
         mode = rng.choice(("fail", "error", "stuck", "silent", "diverge")) if self._strange(0.35) else "converge"
         cloud.knobs.set("live_migration", server=server_id, mode=mode, seconds=rng.choice((0.6, 2.0, 10.0)))
-        cloud.live_migrate(server_id)
+        cloud.knobs.set("check", server=server_id, fail=self._strange(0.1))
+        source = cloud.find_server(server_id).host
+        others = [h.name for h in cloud.hosts.values() if h.name != source and h.killed_at is None]
+        forced = bool(others) and rng.random() < 0.15  # as before 2.68: nobody asks whether that host is closed
+        cloud.live_migrate(server_id, rng.choice(others) if forced else None, force=forced)
         if mode in ("stuck", "silent", "diverge") or self._strange(0.3):
             for _ in range(2):
                 self._at(rng.uniform(0.1, 25), self._meddle, server_id)
@@ -443,10 +449,11 @@ class CloudStory:
         rng, cloud = self.rng, self.cloud
         cloud.knobs.set("migrate_disk", server=server_id, seconds=rng.choice((0.0, 5.0)), fail=self._strange(0.1))
         cloud.knobs.set("finish_migration", server=server_id, seconds=rng.choice((0.0, 2.0)), fail=self._strange(0.1))
-        server = cloud.servers[server_id]
+        server = cloud.find_server(server_id)
         flavor = rng.choice((None, None, "m1.medium", "m1.tiny"))
         stays = flavor is not None and rng.random() < 0.3
-        cloud.migrate(server_id, server.host if stays else None, flavor=flavor)
+        between_cells = not stays and rng.random() < 0.08
+        cloud.migrate(server_id, server.host if stays else None, flavor=flavor, cross_cell=between_cells)
         for _ in range(rng.choice((0, 1, 1, 2))):
             self._at(rng.uniform(3, 60), self._settle_resize, server_id)
 
@@ -504,6 +511,14 @@ class CloudStory:
         server = self.cloud.servers.get(server_id) if server_id else self._any()
         if server is not None:
             self.cloud.delete(server.id, force=self.rng.random() < 0.35)
+
+    def _reset(self) -> None:
+        """An operator takes a server that something went wrong with for what it should be."""
+        stuck = [s for s in self.cloud.servers.values() if s.task_state is not None or s.state == "error"]
+        if stuck:
+            server = self.rng.choice(stuck)
+            if server.state != "resized" and server.host is not None:
+                self.cloud.reset_state(server.id, self.rng.choice(("active", "error")))
 
     def _power(self) -> None:
         server = self._any()
