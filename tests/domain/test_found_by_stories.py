@@ -174,3 +174,25 @@ def test_a_late_beginning_of_what_the_api_has_ended_begins_nothing(request_id: s
 
     assert not list(story.fleet.open_migrations())
     assert proven(story)
+
+
+def test_an_evacuation_that_failed_says_nothing_of_the_next() -> None:
+    """The first attempt's failure clears what was noted of it; the second is only ever seen as a row, and counts."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    story.now += 5
+    story.see(
+        update(story, because=Because("notification", "instance.evacuate", "m4", "req-4"), step=Step.EVACUATE, source=H)
+    )
+    story.now += 5
+    story.see(
+        update(
+            story, because=Because("notification", "instance.rebuild.error", "m5", "req-4"), step=Step.REBUILD_ERROR,
+            source=H, reporter="cmp-02", trusted=False, emitted_at=story.now,
+        )
+    )  # fmt: skip
+    assert residue(story) == []
+    story.now += 20
+    story.see(row(story, "done", Kind.EVACUATION, updated_at=story.now - 1))
+
+    assert residue(story) == [(SERVER, "evacuated")]
