@@ -244,6 +244,9 @@ class CloudStory:
         if rng.random() < 0.4:  # a build that races the closing
             for _ in range(rng.randint(1, 3)):
                 self._at(rng.uniform(0, 20), self._build, "h1" if rng.random() < 0.4 else None)
+        for at in (80.0, 100.0, 125.0):
+            if rng.random() < 0.25:
+                self._at(at, self._refill)
         for at in (55.0, 90.0, 120.0):
             if rng.random() < 0.6:
                 self._at(at, self._sweep)
@@ -400,6 +403,17 @@ class CloudStory:
         for row in list(self.cloud.migrations.values()):
             if row.status == "finished" and self.rng.random() < 0.8:
                 self._at(self.rng.uniform(0, 5), self._settle_resize, row.server.id)
+
+    def _refill(self) -> None:
+        """Somebody forces a server onto a closed host on which nothing is any more."""
+        empty = [
+            h.name
+            for h in self.cloud.hosts.values()
+            if (h.disabled or h.forced_down) and h.killed_at is None and not h.provider.allocations
+        ]
+        server = self._any([i for h in self.cloud.hosts.values() if h.name not in empty for i in h.servers])
+        if empty and server is not None:
+            self.cloud.live_migrate(server.id, self.rng.choice(empty), force=True)
 
     def _strange(self, chance: float) -> bool:
         return self.strange and self.rng.random() < chance

@@ -63,7 +63,7 @@ def test_the_model_would_notice_a_silent_core(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Interleaving, "_judge", deaf)
 
-    assert fault_of("unretracted", 300)
+    assert fault_of("unretracted", 60)
 
 
 def test_a_story_is_the_same_whoever_lives_through_it() -> None:
