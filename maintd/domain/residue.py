@@ -25,7 +25,6 @@ from maintd.domain.observations import (
     Step,
 )
 
-
 EVACUATION_FAILED = "Nova: the evacuation failed, the server is still here"
 """What is cleared for this reason was never there, so that it says nothing against the next evacuation."""
 
