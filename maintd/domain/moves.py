@@ -101,9 +101,8 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
                 return None
         if same_request and transition.begins and o.emitted_at <= m.emitted_at + CLOCK_MARGIN_S:
             return None
-        only_by_api = m.request_id is None and m.migration_uuid is not None
-        if transition.begins and only_by_api and o.emitted_at <= (m.updated_at or m.ended_at or 0.0):
-            return None  # the late beginning of one that only the API had told of
+        if transition.begins and m.migration_uuid is not None and o.emitted_at <= _over_at(m):
+            return None  # a server has one move at a time: this is the late beginning of that one, or of one before
     if open_ is not None:
         elsewhere = bool(o.source and open_.source and o.source != open_.source)
         if elsewhere and o.emitted_at <= open_.emitted_at:
@@ -121,6 +120,11 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
     if transition.begins or (transition.joins and not _echo_of_ended(ended, o)):
         return _begin(d, o, transition.kind)
     return None
+
+
+def _over_at(ended: Migration) -> float:
+    """When Nova's row of an ended migration was last changed; it may be tidied up long after its end, though."""
+    return min(at for at in (ended.updated_at, ended.ended_at, float("inf")) if at is not None)
 
 
 def _is_another(open_: Migration, o: ServerSeen) -> bool:

@@ -25,6 +25,9 @@ from maintd.domain.observations import (
     Step,
 )
 
+EVACUATION_FAILED = "Nova: the evacuation failed, the server is still here"
+"""What is cleared for this reason was never there, so that it says nothing against the next evacuation."""
+
 
 def is_down(host: Host) -> bool:
     return host.down
@@ -50,9 +53,8 @@ def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid
         project_id=server.project_id if server else None,
     )
     old = d.residue(residue.key)
-    if old is None or (
-        old.cleared_at is not None and migration_uuid and old.migration_uuid not in (None, migration_uuid)
-    ):
+    another = bool(migration_uuid) and old is not None and old.migration_uuid not in (None, migration_uuid)
+    if old is None or (old.cleared_at is not None and (another or old.cleared_by == EVACUATION_FAILED)):
         d.put(residue)
     elif migration_uuid and not old.migration_uuid:
         d.put(replace(old, migration_uuid=migration_uuid))
@@ -80,7 +82,7 @@ def remember_evacuation(d: Draft, o: ServerSeen) -> None:
     old = d.residue(f"{o.source}/{o.server_id}/evacuated")
     if o.step is Step.REBUILD_ERROR:
         if old is not None and old.cleared_at is None and old.since <= o.emitted_at + CLOCK_MARGIN_S:
-            clear_residue(d, old, "Nova: the evacuation failed, the server is still here")
+            clear_residue(d, old, EVACUATION_FAILED)
         return
     if old is None:
         leave_residue(d, o.source, o.server_id, "evacuated")
@@ -118,7 +120,7 @@ def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str) -> N
 
 
 def vouch(d: Draft, host: str, server_id: str) -> None:
-    """nova-compute itself says that it has deleted a server: nothing is left, whatever was thought before."""
+    """nova-compute itself says that it has deleted or offloaded a server: nothing is left, whatever was thought."""
     held = d.host(host)
     if held is not None and held.departures:
         kept = tuple(gone for gone in held.departures if gone[0] != server_id)

@@ -24,7 +24,7 @@ from maintd.domain.observations import (
     MigrationSeen,
     ProgressSeen,
 )
-from maintd.domain.residue import clear_residue, leave_residue
+from maintd.domain.residue import EVACUATION_FAILED, clear_residue, leave_residue
 
 
 def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
@@ -118,7 +118,7 @@ def _fold_evacuation_row(d: Draft, o: MigrationSeen) -> None:
     elif o.status in ("failed", "error"):
         mine = left is not None and left.cleared_at is None and left.migration_uuid in (None, o.migration_uuid)
         if left is not None and mine and (o.updated_at or 0.0) > left.since - CLOCK_MARGIN_S:
-            clear_residue(d, left, "Nova: the evacuation failed, the server is still here")
+            clear_residue(d, left, EVACUATION_FAILED)
 
 
 def fold_progress(d: Draft, o: ProgressSeen) -> None:

@@ -49,13 +49,13 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
             *(h for m in d.migrations_of(o.server_id) if m.open for h in (m.source, m.destination)),
         )
     remember_evacuation(d, o)
+    if o.reporter is not None and o.trusted and (o.reporter == o.host if o.deleted else o.host is None):
+        vouch(d, o.reporter, o.server_id)
     if o.local_delete and not o.deleted and o.host:
         leave_residue(d, o.host, o.server_id, "deleted_while_down")  # its end may go unheard
     if known is not None and known.deleted_at is not None:
         if o.deleted and o.local_delete and o.host:
             leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
-        if o.deleted and o.host and o.reporter == o.host:
-            vouch(d, o.host, o.server_id)
         return
     if o.deleted:
         _server_deleted(d, o, known)

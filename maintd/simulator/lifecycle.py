@@ -6,7 +6,7 @@ from maintd.simulator import notifications as wire
 from maintd.simulator.engine import Steps
 from maintd.simulator.moves import Moves
 from maintd.simulator.notifications import Copy, Request
-from maintd.simulator.rows import Host, Refused, Server
+from maintd.simulator.rows import Host, Migration, Refused, Server
 
 
 class Lifecycle(Moves):
@@ -302,14 +302,18 @@ class Lifecycle(Moves):
             if server.state == "building" and host is not None and self.is_up(host):
                 self._save(server, self._load(server), request, task_state="deleting")
                 return  # the build goes on, and sees it at its end
-            row = next((row for row in self.migrations_of.get(server_id, ()) if row.status == "finished"), None)
-            if row is not None and self.hosts[row.source or ""].killed_at is not None:
+            unconfirmed = self._unconfirmed(server)
+            if unconfirmed is not None and self.hosts[unconfirmed.source or ""].killed_at is not None:
                 self._save(server, self._load(server), request, task_state="deleting", progress=0)
                 raise Refused(500, "Unexpected API Error. The compute did not answer in time.")
             for process in [p for p in self._processes if p.server_id == server_id]:
                 self._end(process)
             if host is None or not self.is_up(host):
-                self._delete_locally(server, request, force, soft)
+                if unconfirmed is None:
+                    self._delete_locally(server, request, force, soft)
+                else:
+                    steps = self._confirming_and_deleting(server, unconfirmed, request, force, soft)
+                    self._go(server, steps, unconfirmed.source)
                 return
             copy = self._load(server)
             if soft:
@@ -318,6 +322,18 @@ class Lifecycle(Moves):
             else:
                 self._save(server, copy, request, task_state="deleting")
                 self._go(server, self._deleting(server, copy, request), server.host)
+
+    def _unconfirmed(self, server: Server) -> Migration | None:
+        if server.state != "resized":
+            return None
+        return next((row for row in self.migrations_of.get(server.id, ()) if row.status == "finished"), None)
+
+    def _confirming_and_deleting(
+        self, server: Server, row: Migration, request: Request, force: bool, soft: bool
+    ) -> Steps:
+        self._row(row, status="confirming")
+        yield from self._confirming(server, row, request)
+        self._delete_locally(server, request, force, soft)
 
     def _delete_locally(self, server: Server, request: Request, force: bool, soft: bool) -> None:
         copy = self._load(server)
@@ -336,9 +352,6 @@ class Lifecycle(Moves):
         )
         if server.host is not None:
             self.hosts[server.host].residue.add(server.id)
-        for row in self.migrations_of.get(server.id, ()):
-            if row.status == "finished" and row.source is not None:
-                self.hosts[row.source].residue.add(server.id)
         self._gone(server, copy)
         if not force:
             self._emit("instance.delete.end", publisher, wire.instance_action(copy, request), request)
@@ -346,10 +359,10 @@ class Lifecycle(Moves):
     def _deleting(self, server: Server, copy: Copy, request: Request) -> Steps:
         t, host = self.timing, server.host or ""
         yield t.step_s
-        for row in self.migrations_of.get(server.id, ()):
-            if row.status == "finished":
-                self._row(row, status="confirming")
-                yield from self._confirming(server, row, request)
+        unconfirmed = self._unconfirmed(server)
+        if unconfirmed is not None:
+            self._row(unconfirmed, status="confirming")
+            yield from self._confirming(server, unconfirmed, request)
         self._act("delete.start", host, copy, request)
         yield t.step_s / 2
         self._act("shutdown.start", host, copy, request)
@@ -387,6 +400,10 @@ class Lifecycle(Moves):
     def _soft_deleting(self, server: Server, copy: Copy, request: Request) -> Steps:
         t, host = self.timing, server.host or ""
         yield t.step_s
+        unconfirmed = self._unconfirmed(server)
+        if unconfirmed is not None:
+            self._row(unconfirmed, status="confirming")
+            yield from self._confirming(server, unconfirmed, request)
         self._act("soft_delete.start", host, copy, request)
         yield 2 * t.step_s
         self._save(server, copy, request, state="soft-delete", task_state=None, power_state="shutdown")

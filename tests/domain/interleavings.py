@@ -130,7 +130,7 @@ def main() -> int:
                 break
     took_s = time.monotonic() - began
     print(
-        f"{total.runs} interleavings of {total.runs // ORDERS} stories in {took_s:.0f} s: {total.emptied} host.emptied, "
+        f"{total.runs} interleavings of {total.runs // ORDERS} stories in {took_s:.0f} s: {total.emptied} emptied, "
         f"{total.retracted} retracted, {len(total.faults)} false, missed or unretracted"
     )
     return 1 if total.faults else 0

@@ -6,7 +6,8 @@ would show at that moment (`modelled_answers` makes the observations of them), a
 Nova said goes through the real normalisers once. A watcher may then live through the same story again and again, each
 time hearing and reading it otherwise (`modelled_daemon`), which is far cheaper than a cloud of its own for each.
 
-The truth is `Cloud.physically_on` with `Cloud.bound_for`: what is here, and what is on its way; never what the API says.
+The truth is `Cloud.physically_on` with `Cloud.bound_for`: what is here, and what is on its way; never what the API
+says.
 """
 
 from __future__ import annotations
@@ -132,6 +133,7 @@ class CloudStory:
             shelved_offload_s=rng.choice((0.0, 0.0, -1.0)),
             shared_storage=rng.random() < 0.7,
             permit_post_copy=rng.random() < 0.5,
+            resize_confirm_window_s=rng.choice((0.0, 0.0, 20.0, 60.0)),
             notify_on_state_change=rng.random() < 0.7,
         )
         self.clock = ManualClock(T0)
@@ -185,7 +187,7 @@ class CloudStory:
                 h.in_down_cell,
                 tuple(sorted(h.provider.traits)),
                 tuple(h.provider.allocations),
-                tuple(h.servers),
+                (*h.servers, *h.hidden),
             )
             here = cloud.physically_on(h.name, strays=False) | cloud.bound_for(h.name)
             truth[h.name] = Truth(frozenset(here), frozenset(h.residue), frozenset(h.strays))
@@ -239,9 +241,15 @@ class CloudStory:
         self._at(rng.uniform(0, 20), self._close, "h1")
         for _ in range(rng.choice((1, 2, 3, 5, 8))):
             self._at(rng.uniform(0, ACTS_S), self._act)
-        if rng.random() < 0.35:  # a build that races the closing
+        if rng.random() < 0.4:  # a build that races the closing
             for _ in range(rng.randint(1, 3)):
-                self._at(rng.uniform(0, 20), self._build, "h1" if rng.random() < 0.7 else None)
+                self._at(rng.uniform(0, 20), self._build, "h1" if rng.random() < 0.4 else None)
+        for at in (80.0, 100.0, 125.0):
+            if rng.random() < 0.25:
+                self._at(at, self._refill)
+        for at in (55.0, 90.0, 120.0):
+            if rng.random() < 0.6:
+                self._at(at, self._sweep)
 
     def _at(self, delay_s: float, act: Callable[..., object], *args: object) -> None:
         def run() -> None:
@@ -276,21 +284,22 @@ class CloudStory:
             (self._meddle, 1),
             (self._remove_service, 1),
             (self._silence_cell, 1),
+            (self._reset, 1),
         )
         rng.choices([act for act, _ in acts], [weight for _, weight in acts])[0]()
 
     def _build(self, host: str | None = None) -> None:
-        rng = self.rng
+        rng, knobs = self.rng, self.cloud.knobs
         server = self.cloud.create(host=host if host in self.cloud.hosts else None)
         seconds = rng.choice((0.0, 0.0, 2.0, 30.0, 60.0))
-        how = rng.choices(("well", "fail", "reschedule"), (6, 1, 3))[0]
-        self.cloud.knobs.set("spawn", server=server.id, seconds=seconds, **({} if how == "well" else {how: True}))
-        self.cloud.knobs.set("reschedule", server=server.id, seconds=rng.choice((0.0, 1.0, 20.0)))
-        if how == "reschedule":  # the second try must not fail for ever
-            self._at(seconds + 5.0, self.cloud.knobs.set, "spawn")
-            self.cloud.call_later(
-                seconds + 8 * self.timing.rpc_s, lambda: self.cloud.knobs.set("spawn", server=server.id, seconds=1.0)
-            )
+        how = rng.choices(("well", "fail", "reschedule"), (5, 1, 4))[0]
+        knobs.set("spawn", server=server.id, seconds=seconds, **({} if how == "well" else {how: True}))
+        if how == "reschedule":  # the first try fails, and the second comes late; it does well, mostly
+            pause_s = rng.choice((1.0, 20.0, 50.0))
+            knobs.set("reschedule", server=server.id, seconds=pause_s)
+            again = {"seconds": rng.choice((1.0, 10.0)), "fail": self._strange(0.1)}
+            first_s = self.timing.schedule_s + 2 * self.timing.rpc_s + 8 * self.timing.step_s + seconds
+            self.cloud.call_later(first_s + pause_s / 2, lambda: knobs.set("spawn", server=server.id, **again))
 
     def _close_any(self) -> None:
         self._close(self.rng.choice(tuple(self.cloud.hosts)))
@@ -376,7 +385,35 @@ class CloudStory:
         if server is None:
             return
         ways = (self._live, self._cold, self._shelve, self._delete)
-        self.rng.choices(ways, (5, 3, 1, 2))[0](server.id)
+        for way in self.rng.choices(ways, (5, 3, 1, 2), k=3):
+            try:
+                way(server.id)
+            except Refused:
+                continue
+            return
+
+    def _sweep(self) -> None:
+        """Whoever drains looks at what is left on closed hosts, and tries again."""
+        for server in list(self.cloud.servers.values()):
+            host = self.cloud.hosts.get(server.host or "")
+            if host is None or not (host.disabled or host.forced_down) or self.rng.random() < 0.2:
+                continue
+            act = self._leave if self.cloud.is_up(host) else self._evacuate
+            self._at(self.rng.uniform(0, 5), act, server.id)
+        for row in list(self.cloud.migrations.values()):
+            if row.status == "finished" and self.rng.random() < 0.8:
+                self._at(self.rng.uniform(0, 5), self._settle_resize, row.server.id)
+
+    def _refill(self) -> None:
+        """Somebody forces a server onto a closed host on which nothing is any more."""
+        empty = [
+            h.name
+            for h in self.cloud.hosts.values()
+            if (h.disabled or h.forced_down) and h.killed_at is None and not h.provider.allocations
+        ]
+        server = self._any([i for h in self.cloud.hosts.values() if h.name not in empty for i in h.servers])
+        if empty and server is not None:
+            self.cloud.live_migrate(server.id, self.rng.choice(empty), force=True)
 
     def _strange(self, chance: float) -> bool:
         return self.strange and self.rng.random() < chance
@@ -387,7 +424,11 @@ class CloudStory:
         cloud.knobs.set("post_at_destination", server=server_id, fail=self._strange(0.12))
         mode = rng.choice(("fail", "error", "stuck", "silent", "diverge")) if self._strange(0.35) else "converge"
         cloud.knobs.set("live_migration", server=server_id, mode=mode, seconds=rng.choice((0.6, 2.0, 10.0)))
-        cloud.live_migrate(server_id)
+        cloud.knobs.set("check", server=server_id, fail=self._strange(0.1))
+        source = cloud.find_server(server_id).host
+        others = [h.name for h in cloud.hosts.values() if h.name != source and h.killed_at is None]
+        forced = bool(others) and rng.random() < 0.15  # as before 2.68: nobody asks whether that host is closed
+        cloud.live_migrate(server_id, rng.choice(others) if forced else None, force=forced)
         if mode in ("stuck", "silent", "diverge") or self._strange(0.3):
             for _ in range(2):
                 self._at(rng.uniform(0.1, 25), self._meddle, server_id)
@@ -422,10 +463,11 @@ class CloudStory:
         rng, cloud = self.rng, self.cloud
         cloud.knobs.set("migrate_disk", server=server_id, seconds=rng.choice((0.0, 5.0)), fail=self._strange(0.1))
         cloud.knobs.set("finish_migration", server=server_id, seconds=rng.choice((0.0, 2.0)), fail=self._strange(0.1))
-        server = cloud.servers[server_id]
+        server = cloud.find_server(server_id)
         flavor = rng.choice((None, None, "m1.medium", "m1.tiny"))
         stays = flavor is not None and rng.random() < 0.3
-        cloud.migrate(server_id, server.host if stays else None, flavor=flavor)
+        between_cells = not stays and rng.random() < 0.08
+        cloud.migrate(server_id, server.host if stays else None, flavor=flavor, cross_cell=between_cells)
         for _ in range(rng.choice((0, 1, 1, 2))):
             self._at(rng.uniform(3, 60), self._settle_resize, server_id)
 
@@ -483,6 +525,14 @@ class CloudStory:
         server = self.cloud.servers.get(server_id) if server_id else self._any()
         if server is not None:
             self.cloud.delete(server.id, force=self.rng.random() < 0.35)
+
+    def _reset(self) -> None:
+        """An operator takes a server that something went wrong with for what it should be."""
+        stuck = [s for s in self.cloud.servers.values() if s.task_state is not None or s.state == "error"]
+        if stuck:
+            server = self.rng.choice(stuck)
+            if server.state != "resized" and server.host is not None:
+                self.cloud.reset_state(server.id, self.rng.choice(("active", "error")))
 
     def _power(self) -> None:
         server = self._any()

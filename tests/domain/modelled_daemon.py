@@ -14,9 +14,14 @@ What is held against the truth:
   in Nova says otherwise, and the fleet does not know it;
 - *unretracted*: something came to a host that was proven empty, stayed, and nothing was said of it.
 
-What nobody can know is left out, and only that: a server that was deleted, of which nothing that maintd heard or read
-since it arrived on the host ever connected it with the host (`_unknowable`). Files that a failed resize left are told
-in the event's warnings, and that is what they are held to (`_unwarned`).
+What nobody can know is left out, and only that:
+
+- whoever is scheduled to the host between the proof's last look at Placement and the proof's end, a second later: that
+  is a refill, and to be said as such (`_looked_at`);
+- a server that was deleted, of which nothing that maintd heard or read since it arrived on the host ever connected it
+  with the host (`_unknowable`).
+
+Files that a failed resize left are told in the event's warnings, and that is what they are held to (`_unwarned`).
 """
 
 from __future__ import annotations
@@ -63,7 +68,7 @@ LAST_S = 720.0
 RETRACTED_IN_S = 150.0
 """How long a refill may go unsaid: two looks at emptied hosts, and a failure or two."""
 
-END_S = 400.0
+END_S = 340.0
 Job = Generator[float, None, None]
 Row = TypeVar("Row", ServerRow, MoveRow)
 LIVE = Because("operator")
@@ -252,7 +257,10 @@ class Interleaving:
     def _list(
         self, rows_of: Callable[[Frame], list[Row]], page: Callable[[list[Row], float, float, bool], None]
     ) -> Job:
-        """A list, in one page or in two that are of two moments; `page` is given rows, asked (the first), asked, last."""
+        """A list, in one page or in two that are of two moments.
+
+        `page` is given the rows, when the first page was asked for and when this one was, and whether it is the last.
+        """
         frame, _, asked = yield from self._question()
         rows = rows_of(frame)
         if len(rows) < 2 or not self.halves or self.rng.random() >= self.halves:
@@ -619,8 +627,9 @@ class Interleaving:
         while True:
             for name, truth in self.frame.truth.items():
                 known = self.fleet.host(name)
-                remembered = self.fleet.residue_on(name) or (known is not None and known.history_unknown)
-                if remembered and not truth.hidden and self.rng.random() < 0.3:
+                remembered = {r.server_id for r in self.fleet.residue_on(name)}
+                asks = bool(remembered) or (known is not None and known.history_unknown)
+                if asks and not remembered & truth.here and not truth.hidden and self.rng.random() < 0.3:
                     self.admit((ResidueCleared(self.now, LIVE, name, "operator"),))
             yield 40.0
 
@@ -647,7 +656,12 @@ class Interleaving:
             truth = self.frame.truth.get(event.host)
             if truth is None:
                 return
-            here = {s for s in truth.here if not self._unknowable(event.host, s, truth)}
+            looked_at = self._looked_at(event.host)
+            here = {
+                s
+                for s in truth.here
+                if self._arrived(event.host, s) < looked_at and not self._unknowable(event.host, s, truth)
+            }
             if here:
                 raise Wrong(f"{event.host} at {self.now - T0:.2f}: {self._why(event.host, here)}")
             if unwarned := self._unwarned(event, truth):
@@ -655,6 +669,13 @@ class Interleaving:
         elif isinstance(event, (events.HostOccupied, events.HostReopened, events.ServiceDeleted)):
             self.retracted += isinstance(event, (events.HostOccupied, events.HostReopened))
             self.events.append((self.now, event))
+
+    def _looked_at(self, host: str) -> float:
+        """When the pass that has just ended asked Placement, where every arrival shows first."""
+        for o in reversed(self.log):
+            if isinstance(o, PassRead) and o.host == host and o.read is Read.ALLOCATIONS:
+                return o.asked_at
+        return self.now
 
     def _arrived(self, host: str, server_id: str) -> float:
         """When the server that is here now came here."""

@@ -14,6 +14,7 @@ from maintd.domain.observations import (
     ServerSeen,
     ServersListed,
     ServiceSeen,
+    Step,
 )
 from tests.domain.test_proof import API, H, Story, emptied
 
@@ -63,6 +64,14 @@ def update(story: Story, **over: object) -> ServerSeen:
     return there(story, **({"asked_at": None, "updated_at": story.now, "because": because} | over))
 
 
+def row(story: Story, status: str, kind: Kind = Kind.LIVE, **over: object) -> MigrationSeen:
+    """A row of a move from the host to another, as the API shows it."""
+    seen = MigrationSeen(
+        story.now, API, SERVER, 17, "uuid-17", kind, status, H, "cmp-02", None, story.now - 10, None, story.now
+    )
+    return replace(seen, **over)  # type: ignore[arg-type]
+
+
 def residue(story: Story) -> list[tuple[str, str]]:
     return [(r.server_id, r.kind) for r in story.fleet.residue_on(H)]
 
@@ -101,6 +110,18 @@ def test_who_was_found_gone_before_the_host_was_found_down_left_residue(left: st
     assert [server for server, _ in residue(story)] == [SERVER]
 
 
+def test_who_was_deleted_by_the_compute_itself_left_nothing() -> None:
+    """An update says so first, as always; the compute's own delete.end says that it took part."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 100
+    story.see(update(story, vm_state="deleted", deleted=True))
+    story.see(update(story, vm_state="deleted", deleted=True, reporter=H))
+    story.see(down(story))
+
+    assert residue(story) == []
+
+
 def test_who_was_found_gone_before_the_host_was_seen_up_left_nothing() -> None:
     """A host that was alive after the delete took part in it, however soon it goes down then."""
     story = Story().closed()
@@ -120,17 +141,58 @@ def test_a_move_that_failed_in_the_second_in_which_the_drain_began_is_warned_of(
     story = Story().closed()
     story.now += 10.7
     story.see(DrainRequested(story.now, API, H))
-    failed_at = float(int(story.now))
-    row = MigrationSeen(
-        story.now, API, SERVER, 17, "uuid-17", Kind.RESIZE, "error", H, "cmp-02", None, failed_at, failed_at, story.now
-    )
+    failed = row(story, "error", Kind.RESIZE, updated_at=float(int(story.now)), created_at=float(int(story.now)))
 
     def with_row(reads: dict[str, PassRead]) -> None:
         for name in ("before", "after"):
-            reads[name] = replace(reads[name], found=(row,))
+            reads[name] = replace(reads[name], found=(failed,))
 
     story.verify(with_row)
     story.now += 20
     (said,) = emptied(story.verify(with_row))
 
     assert [(note.kind, note.server_id) for note in said.warnings] == [("failed_migration", SERVER)]
+
+
+@pytest.mark.parametrize("request_id", ["req-2", "req-another"])
+def test_a_late_beginning_of_what_the_api_has_ended_begins_nothing(request_id: str) -> None:
+    """A server has one move at a time: what was said before the row's last change is of that move, or of one before."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 10
+    story.see(update(story, task_state="migrating", emitted_at=story.now))
+    story.now += 10
+    story.see(row(story, "completed", updated_at=story.now - 1))
+    story.now += 5
+    because = Because("notification", "instance.live_migration_pre.start", "m3", request_id)
+    story.see(
+        update(
+            story, because=because, step=Step.LIVE_PRE_START, kind=Kind.LIVE, source=H, destination="cmp-02",
+            reporter="cmp-02", emitted_at=story.now - 10, updated_at=story.now - 15, trusted=False,
+        )
+    )  # fmt: skip
+
+    assert not list(story.fleet.open_migrations())
+    assert proven(story)
+
+
+def test_an_evacuation_that_failed_says_nothing_of_the_next() -> None:
+    """The first attempt's failure clears what was noted of it; the second is only ever seen as a row, and counts."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    story.now += 5
+    story.see(
+        update(story, because=Because("notification", "instance.evacuate", "m4", "req-4"), step=Step.EVACUATE, source=H)
+    )
+    story.now += 5
+    story.see(
+        update(
+            story, because=Because("notification", "instance.rebuild.error", "m5", "req-4"), step=Step.REBUILD_ERROR,
+            source=H, reporter="cmp-02", trusted=False, emitted_at=story.now,
+        )
+    )  # fmt: skip
+    assert residue(story) == []
+    story.now += 20
+    story.see(row(story, "done", Kind.EVACUATION, updated_at=story.now - 1))
+
+    assert residue(story) == [(SERVER, "evacuated")]

@@ -1,26 +1,38 @@
-"""The core over a modelled Nova: notifications repeated, reordered, late and lost; reads that fall anywhere between."""
+"""The core over random stories of the simulated Nova: messages repeated, late and lost, and readings anywhere."""
 
 from __future__ import annotations
 
 import pytest
 
-from maintd.domain import emptiness
+from maintd.domain import emptiness, events, servers
 from maintd.domain.model import Finding
-from tests.domain.interleavings import play
-from tests.domain.modelled_nova import FalseEmptied, Run
+from tests.domain.interleavings import play_stories
+from tests.domain.modelled_cloud import CloudStory
+from tests.domain.modelled_daemon import Interleaving
+
+STORIES = range(1_000_000, 1_000_090)
 
 
-@pytest.mark.parametrize("block", range(10))
-def test_no_emptied_is_false_and_none_is_missed(block: int) -> None:
-    """Whatever is lost, late or repeated, host.emptied is said of empty hosts only, and of every one in the end."""
-    results = [play(seed) for seed in range(1_000_000 + block * 40, 1_000_000 + block * 40 + 40)]
+@pytest.mark.parametrize("block", range(6))
+def test_no_emptied_is_false_none_is_missed_and_each_refill_is_said(block: int) -> None:
+    """Whatever is lost, late or repeated, host.emptied is said of empty hosts only, of every one in the end, and taken
+    back when somebody comes."""
+    total = play_stories(STORIES[block * 15 : block * 15 + 15], orders=6)
 
-    assert [] == [(seed, false) for seed, _, false, _ in results if false]
-    assert [] == [(seed, missed) for seed, _, _, missed in results if missed]
-    assert sum(emptied for _, emptied, _, _ in results) > 10
+    assert total.faults == []
+    assert total.emptied > 10
 
 
-def test_the_model_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+def fault_of(kind: str, stories: int) -> str | None:
+    """The first fault of a kind in so many stories."""
+    for seed in range(stories):
+        for fault in play_stories(range(seed, seed + 1), orders=2).faults:
+            if f" {kind}: " in fault:
+                return fault
+    return None
+
+
+def test_the_model_would_notice_a_gullible_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """A core that believed the list of servers alone would be caught by the model."""
     honest = emptiness.judge_pass
 
@@ -30,11 +42,33 @@ def test_the_model_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
         return Finding(finding.at, tuple(b for b in finding.blockers if b.kind not in kinds)), leftovers
 
     monkeypatch.setattr(emptiness, "judge_pass", gullible)
-    caught = 0
-    for seed in range(150):
-        try:
-            Run(seed).play()
-        except FalseEmptied:
-            caught += 1
 
-    assert caught > 5
+    assert fault_of("false", 60)
+
+
+def test_the_model_would_notice_a_forgetful_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A core that did not look at a host again when a server had left it would miss hosts."""
+    monkeypatch.setattr(servers, "moved", lambda *_: None)
+
+    assert fault_of("missed", 60)
+
+
+def test_the_model_would_notice_a_silent_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A core that never took host.emptied back would be caught by the first refill that stays."""
+    judge = Interleaving._judge
+
+    def deaf(self: Interleaving, event: events.Event) -> None:
+        if not isinstance(event, (events.HostOccupied, events.HostReopened)):
+            judge(self, event)
+
+    monkeypatch.setattr(Interleaving, "_judge", deaf)
+
+    assert fault_of("unretracted", 60)
+
+
+def test_a_story_is_the_same_whoever_lives_through_it() -> None:
+    """The same seed gives the same frames and the same messages: a fault can be played again."""
+    one, other = CloudStory(17), CloudStory(17)
+
+    assert one.frames == other.frames
+    assert one.said == other.said
