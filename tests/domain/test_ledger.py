@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from maintd.domain.model import Kind
-from maintd.domain.observations import MigrationSeen, PassRead, ServerSeen
+from maintd.domain.model import Because, Kind
+from maintd.domain.observations import MigrationSeen, PassRead, ServerSeen, ServiceSeen
 from tests.domain.test_found_by_stories import SERVER, down, proven, residue, there
 from tests.domain.test_proof import API, H, Story
 
@@ -90,3 +90,34 @@ def test_a_host_that_was_down_while_an_evacuation_went_unheard_keeps_its_residue
     story.see(story.service())
 
     assert [(SERVER, "evacuated")] == residue(story)
+
+
+def heard_while_asking(story: Story, **read: object) -> None:
+    """A service.update is heard between the question of a list of services and its answer."""
+    asked_at, story.now = story.now, story.now + 1
+    because = Because("notification", "service.update", "m7", None)
+    story.see(ServiceSeen(story.now, because, H, "svc-1", disabled=True, change="updated", emitted_at=story.now))
+    story.now += 1
+    story.see(replace(story.service(**read), asked_at=asked_at))
+
+
+def test_a_host_first_heard_of_while_it_is_found_down_has_no_known_history() -> None:
+    """That it is closed was heard while the list that shows it down was on its way; what happened before is unknown."""
+    story = Story()
+    heard_while_asking(story, up=False)
+    held = story.fleet.host(H)
+
+    assert held is not None and held.up is False and held.history_unknown
+
+
+def test_the_time_in_which_a_host_was_down_is_kept_whenever_it_ends() -> None:
+    """Also where its return is read while news of its service is heard."""
+    story = Story().closed()
+    story.now += 100
+    story.see(story.service(up=False))
+    story.now += 100
+    heard_while_asking(story)
+    held = story.fleet.host(H)
+
+    assert held is not None and held.up is True
+    assert held.last_down_from is not None and held.last_down_to == story.now
