@@ -179,7 +179,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "evacuated residue",
         "a row that is done holds its source",
         EMPTINESS,
-        'return row.status == "done" and (row.source != host or row.server_id in accepted)',
+        'return row.status == "done" and (row.source != host or row.migration_uuid in accepted)',
         'return row.status == "done"',
         f"{PROOF}::test_each_thing_on_a_host_is_a_blocker_of_its_kind",
     ),
@@ -198,7 +198,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 EMPTINESS,
-                'return row.status == "done" and (row.source != host or row.server_id in accepted)',
+                'return row.status == "done" and (row.source != host or row.migration_uuid in accepted)',
                 'return row.status == "done"',
             ),
             Change(

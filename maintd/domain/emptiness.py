@@ -438,8 +438,8 @@ def judge_pass(
 ) -> tuple[Finding, dict[str, float]]:
     """What a pass found. Returns the finding and the leftover consumers with when each was first seen.
 
-    `held`: what is held of a server, for what a row does not tell (since when, whose). `accepted`: servers whose
-    evacuation from here an operator has looked at. `since`: when the host was closed; failed rows older than that
+    `held`: what is held of a server, for what a row does not tell (since when, whose). `accepted`: the evacuations
+    from here that an operator has looked at, by uuid. `since`: when the host was closed; failed rows older than that
     are no warnings. `leftovers`: from earlier passes.
     """
     missing = spoilt(reads)
@@ -545,9 +545,9 @@ def judge_pass(
     return Finding(at, tuple(out), tuple(warnings), proof), still
 
 
-def rows_shown(reads: tuple[object, ...]) -> set[str]:
-    """The servers of which a pass showed any migration row at all."""
-    return {m.server_id for r in reads if isinstance(r, PassRead) for m in _rows(r)}
+def rows_shown(reads: tuple[object, ...]) -> list[MigrationSeen]:
+    """The migration rows that a pass showed, of whatever status."""
+    return [m for r in reads if isinstance(r, PassRead) for m in _rows(r)]
 
 
 def _rows(read: PassRead) -> list[MigrationSeen]:
@@ -561,7 +561,7 @@ def _is_coming(server: ServerSeen) -> bool:
 
 
 def _settled_here(row: MigrationSeen, host: str, accepted: frozenset[str]) -> bool:
-    return row.status == "done" and (row.source != host or row.server_id in accepted)
+    return row.status == "done" and (row.source != host or row.migration_uuid in accepted)
 
 
 def _split_rows(seen: Collection[PassRead]) -> tuple[list[MigrationSeen], list[MigrationSeen]]:

@@ -53,8 +53,10 @@ def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid
         project_id=server.project_id if server else None,
     )
     old = d.residue(residue.key)
-    another = bool(migration_uuid) and old is not None and old.migration_uuid not in (None, migration_uuid)
-    if old is None or (old.cleared_at is not None and (another or old.cleared_by == EVACUATION_FAILED)):
+    another = bool(old and migration_uuid and old.migration_uuid not in (None, migration_uuid))
+    same = bool(old and migration_uuid and old.migration_uuid == migration_uuid)
+    failed = old is not None and old.cleared_by == EVACUATION_FAILED
+    if old is None or (old.cleared_at is not None and (another or failed or not (same or _stands(d, old)))):
         d.put(residue)
     elif migration_uuid and not old.migration_uuid:
         d.put(replace(old, migration_uuid=migration_uuid))
@@ -64,6 +66,14 @@ def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid
         return
     d.named(host)
     d.touch(host)
+
+
+def _stands(d: Draft, residue: Residue | None) -> bool:
+    """Whether what is noted of a server says all; what was cleared before it came (back) to the host does not."""
+    if residue is None or residue.cleared_at is None:
+        return residue is not None
+    server = d.fleet.server(residue.server_id)
+    return server is None or server.host != residue.host or (server.since or 0.0) <= residue.cleared_at
 
 
 def clear_residue(d: Draft, residue: Residue, by: str) -> None:
@@ -95,16 +105,22 @@ def remember_evacuation(d: Draft, o: ServerSeen) -> None:
 def left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
     """A server is suddenly elsewhere, or gone, whose host is dead: only an unheard evacuation or delete does that.
 
-    Unless a move away from there is known to have been under way before the host died.
+    Unless a move away from there is known to have been under way before the host died; one that had ended before left
+    the server there. Of a server that is deleted Nova shows no move any more, so it may also have been evacuated while
+    its host was down and is not any longer.
     """
     held = d.host(host)
     if held is None:
         return
-    if any(m.source == host and m.kind is not Kind.EVACUATION for m in d.migrations_of(server_id)):
+    moves = (m for m in d.migrations_of(server_id) if m.source == host and m.kind is not Kind.EVACUATION)
+    if any(m.open or m.ended_at == d.now for m in moves):
         return
-    if not is_down(held):
+    before, after = d.fleet.server(server_id), d.server(server_id)
+    untold = after is not None and after.deleted_at is not None
+    was_down = untold and before is not None and before.seen_at < (held.last_down_to or 0.0)
+    if not is_down(held) and not was_down:
         left_unexplained(d, host, server_id, "evacuated")
-    elif not any(d.residue(f"{host}/{server_id}/{kind}") for kind in ("evacuated", "deleted_while_down")):
+    elif not any(_stands(d, d.residue(f"{host}/{server_id}/{kind}")) for kind in ("evacuated", "deleted_while_down")):
         leave_residue(d, held.name, server_id, "evacuated")
 
 
@@ -114,7 +130,7 @@ def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str) -> N
     That a host is down is often learnt later than what was done behind its back.
     """
     held = d.host(host)
-    if held is None or not d.policy.has_cloud or d.residue(f"{held.name}/{server_id}/{kind}") is not None:
+    if held is None or not d.policy.has_cloud or _stands(d, d.residue(f"{held.name}/{server_id}/{kind}")):
         return  # without an API nobody will ever say that it was down
     d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now))))
 
@@ -152,20 +168,24 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     """
     if not is_down(host) or emptiness.spoilt(v.reads):
         return
-    shown = emptiness.rows_shown(v.reads)
+    shown = {row.server_id for row in emptiness.rows_shown(v.reads)}
     for m in d.open_migrations_on(host.name):
         if m.source == host.name and m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
             kind = "evacuated" if m.kind is Kind.EVACUATION else "deleted_while_down"
             leave_residue(d, host.name, m.server_id, kind, m.migration_uuid)
 
 
-def accepted(d: Draft, host: str, reads: tuple[object, ...]) -> list[str]:
-    """Servers whose evacuation Nova still shows, and of which an operator has said that nothing is left here."""
-    out = []
-    for server_id in sorted(emptiness.rows_shown(reads)):
-        left = d.residue(f"{host}/{server_id}/evacuated")
+def accepted(d: Draft, host: str, reads: tuple[object, ...]) -> set[str]:
+    """Evacuations that Nova still shows, and of which it was said before that nothing is left here; by their uuids.
+
+    What was said is about those that there were by then: a server may come back, and be evacuated again.
+    """
+    out = set()
+    for row in emptiness.rows_shown(reads):
+        left = d.residue(f"{host}/{row.server_id}/evacuated")
         if left is not None and left.cleared_at is not None:
-            out.append(server_id)
+            if row.migration_uuid == left.migration_uuid or (row.created_at or 0.0) <= left.cleared_at + CLOCK_MARGIN_S:
+                out.add(row.migration_uuid)
     return out
 
 

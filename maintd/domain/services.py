@@ -55,7 +55,8 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
     elif o.asked_at is not None and known.seen_at >= o.asked_at:
         up = _heartbeat(known, o)
         if known.up != up:
-            d.put(_to_be_said(d, replace(known, up=up, down_since=_down_since(known, o, d.now))))
+            new = replace(known, up=up, down_since=_down_since(known, o, d.now))
+            d.put(_to_be_said(d, _remembering(known, new, o, d.now)))
             d.touch(o.host)
         return
     elif o.asked_at is None and o.emitted_at < known.versioned_at:
@@ -76,12 +77,7 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
         new = replace(new, closed_at=d.now)
     if fresh and o.change is None:
         new = replace(new, found=new.closed, quiet=new.closed)
-    if known.up is None and o.up is not None and (o.up is False or o.forced_down):
-        # What was evacuated from it or deleted before anybody asked is not known, whether it is closed yet or not.
-        new = replace(new, history_unknown=True)
-    if is_down(known) and known.up is not None and not is_down(new):
-        new = replace(new, last_down_from=known.down_since or known.closed_at, last_down_to=d.now)
-    new = _to_be_said(d, new)
+    new = _to_be_said(d, _remembering(known, new, o, d.now))
     same = replace(new, seen_at=known.seen_at, versioned_at=known.versioned_at) == known
     if same and not fresh:
         if o.asked_at is None:
@@ -96,6 +92,16 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
                 clear_residue(d, left, "[residue] trust_reap: nova-compute runs again")
     if new.closed != known.closed or new.cell_unknown != known.cell_unknown or fresh:
         d.named(o.host)
+
+
+def _remembering(known: Host, new: Host, o: ServiceSeen, now: float) -> Host:
+    """The host, with what must not be forgotten: that it was down when it was first asked after, and until when."""
+    if known.up is None and o.up is not None and (o.up is False or o.forced_down):
+        # What was evacuated from it or deleted before anybody asked is not known, whether it is closed yet or not.
+        new = replace(new, history_unknown=True)
+    if is_down(known) and known.up is not None and not is_down(new):
+        new = replace(new, last_down_from=known.down_since or known.closed_at, last_down_to=now)
+    return new
 
 
 def _heartbeat(known: Host, o: ServiceSeen) -> bool | None:

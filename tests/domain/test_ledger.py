@@ -1,0 +1,123 @@
+"""What the ledger of residue must not miss: where an older word, move or answer seems to explain that a server left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from maintd.domain.model import Because, Kind
+from maintd.domain.observations import MigrationSeen, PassRead, ServerSeen, ServiceSeen
+from tests.domain.test_found_by_stories import SERVER, down, proven, residue, there
+from tests.domain.test_proof import API, H, Story
+
+
+def row(story: Story, kind: Kind, status: str, uuid: str, created_at: float | None = None) -> MigrationSeen:
+    """A row of a migration of the server away from the host."""
+    at = story.now if created_at is None else created_at
+    return MigrationSeen(story.now, API, SERVER, 17, uuid, kind, status, H, "cmp-02", None, at, story.now, story.now)
+
+
+def gone(story: Story) -> ServerSeen:
+    """The server, deleted on the host to which it had been evacuated unheard."""
+    story.now += 30
+    return there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5)
+
+
+def test_a_move_that_had_failed_explains_no_departure_from_a_dead_host() -> None:
+    """A live migration that came to nothing left the server there; what took it away later was an evacuation."""
+    story = Story().closed()
+    story.see(there(story), row(story, Kind.LIVE, "running", "u1"))
+    story.now += 10
+    story.see(row(story, Kind.LIVE, "failed", "u1", story.now - 10))
+    story.now += 60
+    story.see(down(story))
+    story.see(gone(story))
+
+    assert [(SERVER, "evacuated")] == residue(story)
+    assert not proven(story)
+
+
+def returned() -> Story:
+    """A host from which the server was evacuated, which was cleared, and to which it has come back."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    story.now += 10
+    story.see(row(story, Kind.EVACUATION, "done", "u1"), there(story, host="cmp-02", updated_at=story.now - 1))
+    assert [(SERVER, "evacuated")] == residue(story)
+    story.now += 60
+    story.see(story.service(), row(story, Kind.EVACUATION, "completed", "u1", story.now - 60))
+    assert [] == residue(story)
+    story.now += 100
+    story.see(there(story, updated_at=story.now - 5))
+    story.now += 100
+    story.see(down(story))
+    return story
+
+
+def test_what_was_cleared_says_nothing_of_a_server_that_came_back() -> None:
+    """Evacuated a second time and deleted, all unheard: the first time's clearing is not about that."""
+    story = returned()
+    story.see(gone(story))
+
+    assert [(SERVER, "evacuated")] == residue(story)
+    assert not proven(story)
+
+
+def test_a_later_evacuation_is_not_settled_by_an_earlier_clearing() -> None:
+    """An operator's word, or Nova's, is about the evacuations that there were by then."""
+    story = returned()
+    second = row(story, Kind.EVACUATION, "done", "u2")
+
+    def with_row(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(second,))
+
+    story.now += 1
+    story.verify(with_row)
+
+    assert ["residue"] == [b.kind for b in story.blockers()]
+
+
+def test_a_host_that_was_down_while_an_evacuation_went_unheard_keeps_its_residue() -> None:
+    """It is up again by the time the gap is read: its restart cleans up only what Nova still connects with it."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 60
+    story.see(down(story))
+    story.now += 600
+    story.see(story.service())
+    story.see(gone(story))
+    story.now += 30
+    story.see(story.service())
+
+    assert [(SERVER, "evacuated")] == residue(story)
+
+
+def heard_while_asking(story: Story, **read: object) -> None:
+    """A service.update is heard between the question of a list of services and its answer."""
+    asked_at, story.now = story.now, story.now + 1
+    because = Because("notification", "service.update", "m7", None)
+    story.see(ServiceSeen(story.now, because, H, "svc-1", disabled=True, change="updated", emitted_at=story.now))
+    story.now += 1
+    story.see(replace(story.service(**read), asked_at=asked_at))
+
+
+def test_a_host_first_heard_of_while_it_is_found_down_has_no_known_history() -> None:
+    """That it is closed was heard while the list that shows it down was on its way; what happened before is unknown."""
+    story = Story()
+    heard_while_asking(story, up=False)
+    held = story.fleet.host(H)
+
+    assert held is not None and held.up is False and held.history_unknown
+
+
+def test_the_time_in_which_a_host_was_down_is_kept_whenever_it_ends() -> None:
+    """Also where its return is read while news of its service is heard."""
+    story = Story().closed()
+    story.now += 100
+    story.see(story.service(up=False))
+    story.now += 100
+    heard_while_asking(story)
+    held = story.fleet.host(H)
+
+    assert held is not None and held.up is True
+    assert held.last_down_from is not None and held.last_down_to == story.now
