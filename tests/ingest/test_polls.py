@@ -119,7 +119,7 @@ class World:
         for host in polls.passes_due():
             polls.verify(host)
         while not polls._passes.empty():
-            host = polls._passes.get_nowait()
+            _, _, host = polls._passes.get_nowait()
             polls.verify(host)
             polls._in_hand.discard(host)
 
