@@ -700,8 +700,8 @@ class Polls:
     # -- proofs -------------------------------------------------------------------------------------------------------
 
     def passes_due(self) -> list[str]:
-        """Hosts that want a verification pass now and are not in hand. None while a gap can be made up for: until that is
-        done no pass proves anything, and all of them together would keep it waiting."""
+        """Hosts that want a verification pass now and are not in hand. None while a gap can be made up for: until that
+        is done no pass proves anything, and all of them together would keep it waiting."""
         now = self._clock.now()
         with self._lock:
             again = [host for host, at in self._abandoned.items() if at <= now]
