@@ -1,6 +1,6 @@
 """How many calls a second maintd may make: one bucket of tokens for everything that is asked of Nova and Placement.
 
-In any ten seconds it is never more than `BURST` and ten times `RATE`, 98 calls: ten a second is what an operator was
+In any ten seconds it is never more than `BURST` and ten times `RATE`, 96 calls: ten a second is what an operator was
 promised, whatever goes on. What cannot wait (a proof, the end of a migration) may empty the bucket; what can wait
 (reconcile, progress, lists) leaves a reserve in it. So a big reconcile slows down, and `host.emptied` does not. A proof
 is two passes of some eight calls, so hosts that become empty in the same moment wait for one another.
@@ -20,8 +20,8 @@ from collections.abc import Callable
 from maintd.clock import Clock
 
 RATE = 9.0
-BURST = 8.0
-RESERVE = 5.0
+BURST = 6.0
+RESERVE = 3.0
 SHARE = 4
 """One token in so many goes to what can wait, if something does."""
 URGENT = frozenset({"verify", "end"})

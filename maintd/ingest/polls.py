@@ -456,7 +456,8 @@ class Polls:
         def watched(fleet: Fleet) -> tuple[list[str], bool]:
             hearing = self._has_bus and all(bus.deaf_from is None for bus in fleet.buses())
             hosts = (fleet.host(name) for name in fleet.closed_hosts())
-            return sorted(h.name for h in hosts if h and (not hearing or (h.drain_id and not h.emptied))), hearing
+            wanted = (h.name for h in hosts if h and (not hearing or (h.drain_id and not h.emptied)))
+            return sorted(name for name in wanted if not hearing or not _proving(fleet, name)), hearing
 
         hosts, hearing = self._door.read(watched)
         limits, now = self._limits, self._clock.now()
@@ -876,6 +877,12 @@ class Polls:
             self._fail(name, f"{name} failed by our own fault: {type(fault).__name__}: {fault}")
             self._stopping.wait(1.0)
             return None
+
+
+def _proving(fleet: Fleet, host: str) -> bool:
+    """Whether a pass goes on or is wanted, which reads all that a list would."""
+    v = fleet.verification(host)
+    return v is not None and (v.verify_at is not None or v.begun_at is not None)
 
 
 def _rank(fleet: Fleet, host: str) -> int:
