@@ -2,7 +2,8 @@
 
     python -m bench [--quick] [--only NAME]… [--json FILE]
 
-Prints a row for each bar and writes everything that was measured to `bench/results.json`. Everything runs on the
+Prints a row for each bar and writes everything that was measured to `bench/results.json`, each row with when and at
+what load it was measured; with `--only`, the other rows of the file stay as they are. Everything runs on the
 loopback, ends by itself and is cleaned up. Only ratios from one run count, and what is a time rather than a ratio
 counts only on a machine that does nothing else. `--quick` is for seeing that all of it works; its numbers say nothing.
 """
@@ -29,6 +30,7 @@ ROWS = {
     "latency": "bench.latency",
     "emptied": "bench.emptied",
     "healing": "bench.healing",
+    "at_rest": "bench.at_rest",
     "rolling": "bench.rolling",
 }
 
@@ -40,6 +42,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"), metavar="FILE")
     given = parser.parse_args()
     rows: dict[str, Row] = {}
+    kept: dict[str, object] = {}
+    if given.only and given.json.exists():
+        kept = json.loads(given.json.read_text())["rows"]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="maintd-bench-") as folder:
         for name in given.only or ROWS:
@@ -47,23 +52,28 @@ def main() -> int:
             at = time.monotonic()
             row: Row = importlib.import_module(ROWS[name]).measure(Setting(Path(folder), given.quick))
             rows[name] = row
+            kept[name] = {**asdict(row), "at": _now(), "load": os.getloadavg()}
             print(f"    {row.measured}; bar {row.bar}; took {time.monotonic() - at:.0f} s", flush=True)
     width = max(len(row.what) for row in rows.values())
     print()
     for row in rows.values():
         print(f"{'ok  ' if row.held else 'MISS'}  {row.what:{width}}  bar {row.bar:24}  {row.measured}")
     result = {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "at": _now(),
         "quick": given.quick,
         "took_s": round(time.monotonic() - began, 1),
         "machine": {"processors": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()},
-        "rows": {name: asdict(row) for name, row in rows.items()},
+        "rows": kept,
     }
     given.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\nload average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; all numbers are in {given.json}")
     if given.quick:
         print("--quick: these numbers say nothing but that everything runs.")
     return 0 if all(row.held for row in rows.values()) or given.quick else 1
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 A simulated Nova over real HTTP and a real broker, a real daemon, a real receiver. One host after another is closed and
 its servers live-migrated away, as often as the budget of calls on Nova's API carries (a drain takes some thirty calls,
-of eight a second). The simulated Placement notes the moment at which the last
+of nine a second). The simulated Placement notes the moment at which the last
 allocation of each host is freed; the receiver notes when the proof arrives.
 """
 

@@ -129,7 +129,7 @@ def measure(setting: Setting) -> Row:
             "reconnect_s": connected_at - back_at,
             "blind_s": connected_at - lost_at,
             "notifications_lost": told,
-            "acts": story.did,
+            "acts": dict(story.did),
             "to_healed": load.numbers(),
             "to_proven": after.numbers(),
             "proven_s": proven_at - connected_at,
@@ -226,8 +226,6 @@ def _differences(database: Path, cloud: Cloud) -> Counter[str]:
                 found["server unknown"] += 1
             elif known.host != server.host:
                 found["server elsewhere"] += 1
-                tell(f"{server.state} on {server.host}, held on {known}")
-                tell(str([(r.kind, r.status, r.source, r.destination) for r in cloud.migrations_of.get(server.id, ())]))
             elif known.vm_state != server.state:
                 found[f"server {server.state}, held {known.vm_state}"] += 1
         found["server gone, still held"] += len(servers)

@@ -80,7 +80,8 @@ def measure(setting: Setting) -> Row:
             support.wait_quiet(receiver)
             ended = SystemClock().now()
             seen = list(rest.api.seen)
-            events = [event["type"] for _, event in receiver.events()]
+            events = list({e["id"]: e["type"] for _, e in receiver.events()}.values())
+            again = len(receiver.heard) - len(events)  # delivered more than once, which counts once
         finally:
             daemon.stop()
             cloud.stop()
@@ -99,7 +100,7 @@ def measure(setting: Setting) -> Row:
     }
     tell(f"{load.count} calls in {load.seconds:.0f} s; the last allocation was freed after {last_freed:.0f} s")
     tell(f"host.emptied beyond settle_s: p50 {p50:.1f}, p90 {p90:.1f}, greatest {most:.1f} s; {counted}")
-    tell(f"longest time between two lists of services: {max(gaps):.0f} s")
+    tell(f"longest time between two lists of services: {max(gaps):.0f} s; {again} events were delivered again")
     for kind, count in load.kinds.items():
         tell(f"  {count:6d} {kind}")
     worst = load.most_in_10_s / WINDOW_S

@@ -15,12 +15,13 @@ What it does not do: judge, publish, or keep state over a restart.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty, PriorityQueue
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -123,6 +124,8 @@ class Limits:
     emptied_s: float = 60.0
     emptied_rate: float = 0.2
     share_from_ends: int = 4
+    ends_s: float = 1.0
+    node_pages: int = 2
     passes_at_once: int = 4
     pass_deadline_s: float = 120.0
     job_deadline_s: float = 120.0
@@ -220,6 +223,7 @@ class Polls:
         self._ticked: dict[str, float] = {}
 
         self._healed_at = NEVER
+        self._nodes: tuple[Iterator[Answer], Pages] | None = None  # a list of all nodes that is being read, slowly
         self._read_all_at: float | None = None  # when the last reading of the whole cloud, or what changed in it, began
         self._baselined = False
         self._silent: frozenset[str] = frozenset()  # hosts whose cell did not answer last
@@ -227,11 +231,13 @@ class Polls:
         self._shared_at: float | None = None
         self._sampled_at: dict[str, float] = {}
         self._endings: dict[str, _Ending] = {}
+        self._ends_shared_at = NEVER
         self._suspects: dict[str, tuple[int, float]] = {}  # server: how often asked after, when to ask next
         self._verified_at: dict[str, float] = {}
         self._in_hand: set[str] = set()
         self._abandoned: dict[str, float] = {}
-        self._passes: SimpleQueue[str] = SimpleQueue()
+        self._passes: PriorityQueue[tuple[int, int, str]] = PriorityQueue()
+        self._wanted = itertools.count()  # those of one rank are had in the order in which they were wanted
         self._warmed_at = NEVER
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -353,9 +359,11 @@ class Polls:
             self._on_answer(answer)
         return answer
 
-    def _read(self, answers: Iterable[Answer], deadline: _Deadline) -> Iterator[tuple[Answer, tuple[Observation, ...]]]:
+    def _read(
+        self, answers: Iterable[Answer], deadline: _Deadline, pages: Pages | None = None
+    ) -> Iterator[tuple[Answer, tuple[Observation, ...]]]:
         """Each answer with what it shows. Raises NovaError at the first that cannot be used."""
-        pages = Pages()
+        pages = pages or Pages()
         for answer in answers:
             observations = pages.observations(self._heard(answer))
             if answer.error:
@@ -407,11 +415,27 @@ class Polls:
     def _reconcile(self, deadline: _Deadline) -> None:
         asked_at = self._clock.now()
         since = (self._read_all_at or asked_at) - MARGIN_S
-        self._admit(self._api.hypervisors(), deadline)
+        if self._door.read(lambda fleet: bool(fleet.closed_hosts())):
+            self._admit(self._api.hypervisors(), deadline)
+        else:
+            self._some_nodes(deadline)
         self._admit(self._api.servers(changes_since=since), deadline)
         self._open_migrations(deadline)
         self._read_all_at = asked_at
         self._listener.reconciled(self._clock.now())
+
+    def _some_nodes(self, deadline: _Deadline) -> None:
+        """A little of the list of all nodes, carried on where the last turn left it: while nothing is closed nobody
+        needs to know them soon, and in a big cloud they are most of what a reconcile asks for."""
+        answers, pages = self._nodes or (self._api.hypervisors(), Pages())
+        self._nodes = None  # what goes wrong below ends this list; the next turn begins another
+        for _ in range(self._limits.node_pages):
+            answer = next(answers, None)
+            if answer is None:
+                return
+            for _, seen in self._read([answer], deadline, pages):
+                self._door.admit_chunks(seen)
+        self._nodes = answers, pages
 
     def _open_migrations(self, deadline: _Deadline) -> None:
         """Read every open migration; one that we hold open and Nova does not list has ended, or is asked after."""
@@ -432,7 +456,8 @@ class Polls:
         def watched(fleet: Fleet) -> tuple[list[str], bool]:
             hearing = self._has_bus and all(bus.deaf_from is None for bus in fleet.buses())
             hosts = (fleet.host(name) for name in fleet.closed_hosts())
-            return sorted(h.name for h in hosts if h and (not hearing or (h.drain_id and not h.emptied))), hearing
+            wanted = (h.name for h in hosts if h and (not hearing or (h.drain_id and not h.emptied)))
+            return sorted(name for name in wanted if not hearing or not _proving(fleet, name)), hearing
 
         hosts, hearing = self._door.read(watched)
         limits, now = self._limits, self._clock.now()
@@ -597,6 +622,11 @@ class Polls:
         now = self._clock.now()
         self._note_endings(now)
         due = [e for e in self._endings.values() if e.next_at <= now]
+        shared_until = self._ends_shared_at + self._limits.ends_s
+        if now < shared_until and len(self._endings) >= self._limits.share_from_ends:
+            for ending in due:
+                ending.next_at = shared_until  # so many end that the next list is for those of this second as well
+            due = []
         with self._lock:
             suspects = {s: tries for s, (tries, at) in self._suspects.items() if at <= now}
         if not due and not suspects:
@@ -609,7 +639,8 @@ class Polls:
         for ending in due:
             ending.asked(now)
         servers = list(dict.fromkeys(e.server_id for e in due))
-        if len(servers) >= self._limits.share_from_ends:
+        if servers and len(self._endings) >= self._limits.share_from_ends:
+            self._ends_shared_at = now
             since = min(e.since for e in due) - MARGIN_S
             self._admit(self._api.migrations_changed(since, purpose="end"), deadline)
             servers = []
@@ -670,12 +701,16 @@ class Polls:
     # -- proofs -------------------------------------------------------------------------------------------------------
 
     def passes_due(self) -> list[str]:
-        """Hosts that want a verification pass now and are not in hand."""
+        """Hosts that want a verification pass now and are not in hand. None while a gap can be made up for: until that
+        is done no pass proves anything, and all of them together would keep it waiting."""
         now = self._clock.now()
         with self._lock:
             again = [host for host, at in self._abandoned.items() if at <= now]
+            healing = self._ready() and "baseline" not in self._errors
 
         def wanted(fleet: Fleet) -> list[str]:
+            if healing and _gap(fleet) is not None:
+                return []
             closed = fleet.closed_hosts()
             return [host for host in dict.fromkeys([*fleet.verify_due(now), *again]) if host in closed]
 
@@ -688,7 +723,7 @@ class Polls:
             if host in self._in_hand:
                 return
             self._in_hand.add(host)
-        self._passes.put(host)
+        self._passes.put((self._door.read(lambda fleet: _rank(fleet, host)), next(self._wanted), host))
 
     def verify(self, host: str) -> str:
         """One verification pass over a host. Returns whole, disturbed or spoilt; never raises."""
@@ -813,7 +848,7 @@ class Polls:
     def _passes_forever(self) -> None:
         while not self._stopping.is_set():
             try:
-                host = self._passes.get(timeout=1.0)
+                _, _, host = self._passes.get(timeout=1.0)
             except Empty:
                 continue
             try:
@@ -842,6 +877,20 @@ class Polls:
             self._fail(name, f"{name} failed by our own fault: {type(fault).__name__}: {fault}")
             self._stopping.wait(1.0)
             return None
+
+
+def _proving(fleet: Fleet, host: str) -> bool:
+    """Whether a pass goes on or is wanted, which reads all that a list would."""
+    v = fleet.verification(host)
+    return v is not None and (v.verify_at is not None or v.begun_at is not None)
+
+
+def _rank(fleet: Fleet, host: str) -> int:
+    """Whose pass comes first where many wait: one that may end in a proof, one that may lead to it, a proof again."""
+    known, verification = fleet.host(host), fleet.verification(host)
+    if known is not None and known.emptied:
+        return 2
+    return 0 if verification is not None and verification.first is not None else 1
 
 
 def _gap(fleet: Fleet) -> float | None:
