@@ -130,8 +130,10 @@ def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str) -> N
     That a host is down is often learnt later than what was done behind its back.
     """
     held = d.host(host)
-    if held is None or not d.policy.has_cloud or _stands(d, d.residue(f"{held.name}/{server_id}/{kind}")):
-        return  # without an API nobody will ever say that it was down
+    if held is None or _stands(d, d.residue(f"{held.name}/{server_id}/{kind}")):
+        return
+    if held.up is None and not d.policy.has_cloud:
+        return  # without an API nobody will ever say that it was down; a recording's answers may be there all the same
     d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now))))
 
 

@@ -123,13 +123,21 @@ class Cloud(Lifecycle):
                     self._resume_after_crash(server, request)
 
     def _resume_after_crash(self, server: Server, request: Request) -> None:
-        """What nova-compute does at its start with a server that something was under way with."""
+        """What nova-compute does at its start with a server that something was under way with.
+
+        A live migration that was running is said to be aborted, and its source's share stays with it. The row of one
+        that was not, which Nova leaves as it was for ever, is set to error here.
+        """
         if server.task_state == "deleting":
             self._go(server, self._deleting(server, self._load(server), request), server.host)
             return
         for row in self.migrations_of.get(server.id, ()):
             if row.status in IN_PROGRESS:
-                if row.kind == "live-migration":
+                if row.kind == "live-migration" and row.status == "running":
+                    copy = self._load(server)
+                    self._act("live_migration_abort.start", server.host or "", copy, request)
+                    self._act("live_migration_abort.end", server.host or "", copy, request)
+                elif row.kind == "live-migration":
                     self._give_back(row)
                 self._row(row, status="error")
         state = "error" if server.state == "building" else server.state

@@ -135,6 +135,8 @@ def lm_source_restarted(stage: Stage) -> None:
     stage.cloud.knobs.set("live_migration", seconds=2)
     stage.cloud.live_migrate(server.id)
     stage.prove()
+    stage.cut(260.0)
+    stage.prove()
 
 
 @story("the only other host turns a live migration down when it is checked: nothing but errors says so; then it goes")
@@ -516,4 +518,30 @@ def cold_source_dead(stage: Stage) -> None:
     stage.wait(35.0)
     with suppress(Refused):
         stage.cloud.delete(server.id)
+    stage.prove()
+
+
+@story("a compute dies; Nova finds it down, and lets a server be deleted by force, before maintd has asked after it")
+def force_delete_unnoticed(stage: Stage) -> None:
+    server = stage.server(H, "one")
+    stage.begin()
+    stage.cloud.kill_compute(H)
+    stage.cut(71.0)
+    stage.cloud.disable(H, "maintenance")
+    stage.cloud.delete(server.id, force=True)
+    stage.prove()
+    stage.cloud.start_compute(H)
+    stage.wait(35.0)
+    stage.prove()
+    stage.wait(60.0)
+
+
+@story("the same with a plain delete, of which nova-api speaks")
+def delete_unnoticed(stage: Stage) -> None:
+    server = stage.server(H, "one")
+    stage.begin()
+    stage.cloud.kill_compute(H)
+    stage.cut(71.0)
+    stage.cloud.disable(H, "maintenance")
+    stage.cloud.delete(server.id)
     stage.prove()

@@ -267,7 +267,48 @@ def error(stage: Stage) -> None:
     cloud.enable("cmp-01")
 
 
-UNSAMPLED: list[tuple[str, Callable[[Stage], None]]] = [("refill", refill), ("revert", revert), ("error", error)]
+def restart(stage: Stage) -> None:
+    cloud = stage.cloud
+    cloud.knobs.set("live_migration", server="restart-1", mode="slow", seconds=60)
+    first, second = stage.create("restart", 2, "cmp-03")
+    cloud.disable("cmp-03", "maintenance")
+    cloud.live_migrate(first.id)
+    stage.wait(7.0)
+    cloud.kill_compute("cmp-03")
+    stage.wait(30.0)
+    cloud.start_compute("cmp-03")
+    stage.settle()
+    cloud.knobs.set("live_migration", server="restart-1", seconds=4)
+    cloud.live_migrate(first.id)
+    cloud.live_migrate(second.id)
+    stage.settle()
+
+
+def evacuate_delete(stage: Stage) -> None:
+    cloud = stage.cloud
+    servers = stage.create("evacuate-delete", 2, "cmp-01")
+    cloud.kill_compute("cmp-01")
+    stage.wait(1.0)
+    cloud.set_service("cmp-01", forced_down=True)
+    cloud.disable("cmp-01", "maintenance")
+    for server in servers:
+        cloud.evacuate(server.id, ends_stopped=False)
+    stage.settle()
+    for server in servers:
+        cloud.delete(server.id)
+    stage.settle()
+    cloud.start_compute("cmp-01")
+    cloud.set_service("cmp-01", forced_down=False)
+    cloud.enable("cmp-01")
+
+
+UNSAMPLED: list[tuple[str, Callable[[Stage], None]]] = [
+    ("refill", refill),
+    ("revert", revert),
+    ("error", error),
+    ("restart", restart),
+    ("evacuate-delete", evacuate_delete),
+]
 """Recordings beside which nobody asked the API."""
 
 STORIES: list[tuple[str, str, str, Callable[[Stage], None]]] = [
