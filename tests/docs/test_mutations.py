@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.acceptance.stories import STORIES
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -27,6 +29,13 @@ mutate = load()
 def test_every_guard_is_where_the_table_says() -> None:
     """Each text is in its file exactly once, and each test is there: after a change here, `make mutate`."""
     assert [] == mutate.misfits()
+
+
+def test_every_story_is_there() -> None:
+    """A story that is named is one of those that are told on a real Nova."""
+    named = {m.story for m in mutate.MUTATIONS if m.story}
+
+    assert [] == sorted(named - set(STORIES))
 
 
 def test_no_guard_is_in_the_table_twice() -> None:
