@@ -121,7 +121,8 @@ HELP: dict[str, tuple[str, str]] = {
         "Placement holds resources here for a server or a migration that has just left; Nova frees them as the last "
         "step.",
         "Wait. What is still held after 300 s is a warning, `leftover_allocation`, and no "
-        "blocker; `nova-manage placement audit` finds such.",
+        "blocker; `nova-manage placement audit` finds such. Only for a server that is being moved, to where Nova does "
+        "not say yet, it blocks on: it may be coming here. If that move is dead, its row has to be ended.",
     ),
     "unverified": (
         "The last look at Nova's and Placement's APIs was not whole; the detail says what was missing.",

@@ -435,12 +435,14 @@ def judge_pass(
     leftovers: dict[str, float],
     policy: Policy,
     held: Callable[[str], Server | None] = lambda server_id: None,
+    undecided: Callable[[str], bool] = lambda server_id: False,
 ) -> tuple[Finding, dict[str, float]]:
     """What a pass found. Returns the finding and the leftover consumers with when each was first seen.
 
     `held`: what is held of a server, for what a row does not tell (since when, whose). `accepted`: the evacuations
     from here that an operator has looked at, by uuid. `since`: when the host was closed; failed rows older than that
-    are no warnings. `leftovers`: from earlier passes.
+    are no warnings. `leftovers`: from earlier passes. `undecided`: whether a server is being moved and nobody has said
+    where to; what Placement holds here for it is then no leak, however long that lasts.
     """
     missing = spoilt(reads)
     if missing:
@@ -515,8 +517,11 @@ def judge_pass(
         still[consumer] = leftovers.get(consumer, at)
         held_for_s = at - still[consumer]
         whom = held_by.server_id if held_by else consumer
-        if held_for_s < policy.leftover_grace_s:
+        coming = held_by is None and undecided(consumer)
+        if held_for_s < policy.leftover_grace_s or coming:
             detail = f"held by {'migration' if held_by else 'server'} {consumer}"
+            if coming:
+                detail += ", which is being moved, perhaps to here: Nova does not say where to yet"
             of = (held_by.project_id if held_by else None) or (server.project_id if server else None)
             out.append(Blocker("allocation", whom, since=still[consumer], detail=detail, project_id=of))
         else:

@@ -83,6 +83,7 @@ def fold_pass_read(d: Draft, o: PassRead) -> None:
         leftovers=dict(v.leftovers),
         policy=d.policy,
         held=d.server,
+        undecided=lambda server_id: _is_undecided(d, server_id),
     )
     over = replace(over, leftovers=tuple(sorted(leftovers.items())))
     if finding.blockers:
@@ -131,6 +132,12 @@ def fold_pass_read(d: Draft, o: PassRead) -> None:
         d.put(replace(drain, stalled_at=None, moved_at=d.now))
     d.emptied[host.name] = proof
     d.touch(host.name)
+
+
+def _is_undecided(d: Draft, server_id: str) -> bool:
+    """Whether the server is being moved, and no destination has been named: its row has none until a compute begins."""
+    open_ = d.open_migration_of(server_id)
+    return open_ is not None and open_.destination is None
 
 
 def _settling(d: Draft, finding: Finding) -> Blocker:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from tests.acceptance.stories import STORIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,3 +43,29 @@ def test_no_guard_is_in_the_table_twice() -> None:
     all_ = [m.changes for m in mutate.MUTATIONS]
 
     assert len(all_) == len(set(all_))
+
+
+@pytest.mark.parametrize(
+    ("becomes", "noticed", "wrong"),
+    [
+        ("return 41", "test_it_is_42", []),
+        ("return 42.0", "NONE", ["tests/test_thing.py::test_it_is_42 does not notice"]),
+        (
+            "return nonsense",
+            "test_it_is_42",
+            ["tests/test_thing.py::test_it_is_42 fails for another reason: NameError"],
+        ),
+    ],
+)
+def test_only_an_assertion_that_fails_is_a_notice(tmp_path: Path, becomes: str, noticed: str, wrong: list[str]) -> None:
+    """Code that does not run, and a test that passes all the same, are said to be wrong; and the tree is put back."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "thing.py").write_text("def answer():\n    return 42\n")
+    test = "from thing import answer\n\n\ndef test_it_is_42():\n    assert answer() == 42\n"
+    (tmp_path / "tests" / "test_thing.py").write_text(test)
+    m = mutate.mutation("", "", "thing.py", "return 42", becomes, "tests/test_thing.py::test_it_is_42")
+
+    said = mutate.try_one(tmp_path, m)
+
+    assert (noticed, wrong) == (said[0], [sentence.partition(": name")[0] for sentence in said[1]])
+    assert "return 42\n" in (tmp_path / "thing.py").read_text()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
+
 from maintd.domain.model import Kind
 from maintd.domain.observations import HostHinted, Read, ServersListed, ServiceSeen
 from tests.facts.scene import API, OTHER, VM, D, Question, S, Scene, node
@@ -60,18 +62,40 @@ def test_a_build_that_waits_long() -> None:
     assert not scene.is_proven()
 
 
-def test_a_row_that_has_no_destination_yet() -> None:
-    """A migration that was sent here, and whose row does not say so yet, shows in Placement: that is enough."""
+@pytest.mark.parametrize(
+    ("kind", "status"), [(Kind.LIVE, "accepted"), (Kind.COLD, "pre-migrating"), (Kind.EVACUATION, "accepted")]
+)
+def test_a_row_that_has_no_destination_yet(kind: Kind, status: str) -> None:
+    """A move that was sent here and whose row does not say so yet shows in Placement alone, for as long as it takes."""
     scene = Scene(empty=True)
     scene.shows(VM, D, task="migrating")
-    scene.row("accepted", Kind.LIVE, D, None)
+    scene.row(status, kind, D, None)
     scene.holds(VM)
+    scene.reconcile()
 
-    assert scene.finds() <= {"allocation", "incoming"}
+    assert {"allocation"} == scene.finds()
+    scene.wait(2 * scene.fleet.policy.leftover_grace_s)
     assert not scene.is_proven()
-    scene.row("accepted", Kind.LIVE, D, S)
+    scene.row(status, kind, D, S)
     assert {"incoming"} == scene.finds()
     assert not scene.is_proven()
+
+
+def test_a_leak_is_none_the_more_for_a_move_elsewhere() -> None:
+    """What Placement forgot takes no proof back when its server is moved elsewhere, before the row says where to."""
+    scene = Scene(empty=True)
+    scene.shows(VM, D)
+    scene.holds(VM)
+    scene.finds()
+    scene.wait(scene.fleet.policy.leftover_grace_s)
+    assert scene.is_proven()
+
+    scene.row("accepted", Kind.LIVE, D, None)
+    scene.reconcile()
+    scene.finds()
+
+    assert scene.host().emptied
+    assert "host.occupied" not in scene.said()
 
 
 def test_a_move_from_a_dead_host_whose_rows_are_gone() -> None:

@@ -80,17 +80,18 @@ def test_2_1_02_live_migration_post_start() -> None:
 
 def test_2_1_03_live_migration_post_dest_start() -> None:
     """post_dest.start comes from the destination and still names the source, which is not believed to be free."""
-    scene = live("post.start")
+    scene = live("pre.end")  # post.start went unheard
 
     seen = scene.hear(LIVE + "post_dest.start", D, S, **MIGRATING)
 
     assert (False, S, D) == (seen.trusted, seen.source, seen.destination)
-    assert (S, {"moving"}) == (scene.host_of(), scene.why())
+    assert (S, Phase.FINISHING, {"moving"}) == (scene.host_of(), scene.phase(), scene.why())
 
 
 def test_2_1_04_live_migration_post_dest_end() -> None:
     """post_dest.end is the first to be believed: the server is on the destination, and the source waits for its row."""
-    scene = live("post_dest.start")
+    scene = live("pre.end")  # post.start and post_dest.start went unheard
+    scene.shows(VM, D)
 
     seen = scene.hear(LIVE + "post_dest.end", D, D)
 
