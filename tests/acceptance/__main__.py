@@ -39,7 +39,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "webhook against what the API says.",
         epilog="The notifications' transport URL is taken from the environment, MAINTD_TRANSPORT_URL, because it holds "
         "a password. Through make: make acceptance CLOUD=NAME TRANSPORT_URL=rabbit://... [STORY='drain cold'] "
-        "[REPEAT=10] [HOST=...] [SERVERS=3] [IMAGE=...] [FLAVOR=...] [NETWORK=...] [ACCEPTANCE_ARGS='--settle 15']",
+        "[REPEAT=10] [HOST=...] [SERVERS=3] [IMAGE=...] [FLAVOR=...] [NETWORK=...] [STOP_COMPUTE='... {host}'] "
+        "[START_COMPUTE='... {host}'] [SET_KNOB='... {json}'] [ACCEPTANCE_ARGS='--settle 15']. Which story needs which "
+        "stands in tests/acceptance/__init__.py.",
     )
     say = parser.add_argument
     say("--cloud", default=os.environ.get("OS_CLOUD"), help="a name in clouds.yaml (else OS_CLOUD); an administrator")
