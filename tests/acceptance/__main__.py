@@ -39,7 +39,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "webhook against what the API says.",
         epilog="The notifications' transport URL is taken from the environment, MAINTD_TRANSPORT_URL, because it holds "
         "a password. Through make: make acceptance CLOUD=NAME TRANSPORT_URL=rabbit://... [STORY='drain cold'] "
-        "[REPEAT=10] [HOST=...] [SERVERS=3] [IMAGE=...] [FLAVOR=...] [NETWORK=...] [ACCEPTANCE_ARGS='--settle 15']",
+        "[REPEAT=10] [HOST=...] [SERVERS=3] [IMAGE=...] [FLAVOR=...] [NETWORK=...] [STOP_COMPUTE='... {host}'] "
+        "[START_COMPUTE='... {host}'] [SET_KNOB='... {json}'] [ACCEPTANCE_ARGS='--settle 15']. Which story needs which "
+        "stands in tests/acceptance/__init__.py.",
     )
     say = parser.add_argument
     say("--cloud", default=os.environ.get("OS_CLOUD"), help="a name in clouds.yaml (else OS_CLOUD); an administrator")
@@ -166,6 +168,7 @@ def tell(args: argparse.Namespace, folder: Path) -> list[str]:
                 found, delay = once(stage, name)
                 faults += [f"{name} {number}: {fault}" for fault in found]
                 rounds.append(Round(name, number, found, delay, os.getloadavg()[0]))
+                keep_measurements(rounds, args)
                 for fault in found:
                     stage.say(f"FAULT: {fault}")
                 stage.sweep()
@@ -208,6 +211,20 @@ def once(stage: Stage, name: str) -> tuple[list[str], judge.Delay | None]:
     return judge.told(facts), delay
 
 
+def keep_measurements(rounds: list[Round], args: argparse.Namespace) -> None:
+    """Write what was measured so far, where that was asked for."""
+    if args.json is None:
+        return
+    rows = [
+        {"story": r.story, "number": r.number, "faults": r.faults, "load": r.load}
+        | {"delay": asdict(r.delay) | {"total_s": r.delay.total_s} if r.delay is not None else None}
+        for r in rounds
+    ]
+    args.json.write_text(
+        json.dumps({"settle_s": args.settle, "bar_s": args.settle + BAR_S, "rounds": rows}, indent=1) + "\n"
+    )
+
+
 def report(rounds: list[Round], args: argparse.Namespace) -> list[str]:
     """Print what was measured. With --hold-bar, delays over the bar are faults."""
     delays = [r.delay.total_s for r in rounds if r.delay is not None]
@@ -231,13 +248,6 @@ def report(rounds: list[Round], args: argparse.Namespace) -> list[str]:
             if late and args.hold_bar:
                 over.append(f"{r.story} {r.number}: host.emptied took {d.total_s:.2f} s, over the bar of {bar:g} s")
         print(f"  p50 {statistics.median(delays):.2f}   max {max(delays):.2f}")
-    if args.json is not None:
-        rows = [
-            {"story": r.story, "number": r.number, "faults": r.faults, "load": r.load}
-            | {"delay": asdict(r.delay) | {"total_s": r.delay.total_s} if r.delay is not None else None}
-            for r in rounds
-        ]
-        args.json.write_text(json.dumps({"settle_s": args.settle, "bar_s": bar, "rounds": rows}, indent=1) + "\n")
     return over
 
 

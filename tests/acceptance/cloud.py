@@ -57,9 +57,19 @@ class Cloud:
     def call(self, service: str, method: str, path: str, version: str, body: Any = None) -> tuple[Any, str | None]:
         """The parsed answer and Nova's request id. `version` is a microversion, or the newest there is below it."""
         wanted = min(tuple(int(n) for n in version.split(".")), self._newest[service])
-        response = self._proxies[service].request(
-            path, method, json=body, microversion=".".join(map(str, wanted)), raise_exc=False
-        )
+        # A server may close a connection just when it is used again. Only what makes a server is not asked twice.
+        again = 0 if (method, path) == ("POST", "/servers") else 3
+        try:
+            response = self._proxies[service].request(
+                path,
+                method,
+                json=body,
+                microversion=".".join(map(str, wanted)),
+                raise_exc=False,
+                connect_retries=again,
+            )
+        except keystone.ClientException as wrong:
+            raise CloudSays(f"{method} {path}", 0, str(wrong)) from wrong
         if response.status_code >= 400:
             raise CloudSays(f"{method} {path}", response.status_code, response.text)
         found = response.json() if response.content else {}

@@ -157,8 +157,10 @@ class Stage:
         if passes:
             self.say("verification passes: " + ", ".join(f"{n.split(chr(34))[1]} {v:.0f}" for n, v in passes.items()))
         heard = self.receiver.heard[self._started_at :]
+        self.faults += judge.envelopes(heard, INSTALLATION)
         if maintd.running:
-            self.faults += judge.envelopes(heard, INSTALLATION) + judge.same_as_log(heard, maintd.events())
+            log = maintd.events()
+            self.faults += ["maintd did not answer"] if log is None else judge.same_as_log(heard, log)
         self.faults += maintd.stop()
         self.faults += maintd.remove_queue()
 

@@ -34,7 +34,7 @@ def revert(stage: Stage) -> Facts:
     strange = {i: s["OS-EXT-SRV-ATTR:host"] for i in facts.servers if (s := stage.cloud.server(i) or {})}
     if set(strange.values()) != {stage.host}:
         raise Fault(f"Nova did not bring them back: they are on {strange}")
-    stage.blocked({("not_attempted", server_id) for server_id in facts.servers})
+    stage.blocked({("last_attempt_failed", server_id) for server_id in facts.servers})
     stay(stage, facts)
     drain_live(stage, facts.servers)
     emptied(stage, facts)

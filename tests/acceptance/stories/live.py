@@ -44,7 +44,7 @@ def abort_queued(stage: Stage) -> Facts:
     told_of(stage, "migration.cancelled", last)
     others = {i: name for i, name in facts.servers.items() if i not in last}
     stage.away(others)
-    stage.blocked({("not_attempted", server_id) for server_id in last})
+    stage.blocked({("last_attempt_failed", server_id) for server_id in last})
     stay(stage, facts)
     drain_live(stage, last)
     emptied(stage, facts)
