@@ -146,6 +146,8 @@ def server_blocker(server: Server, host: Host, migration: Migration | None = Non
         return blocker("soft_deleted", detail, f"openstack server delete --force {server_id}")
     if state == "building":
         return blocker("incoming", "it is being built here", None)
+    if state == "shelved_offloaded":  # it has a host again: Nova gives it one before it is unshelved there
+        return blocker("incoming", "it is being unshelved here", None)
     remedy, said = way_out(server, host)
     hindrance = hindrances.known(server.hindrance)
     if server.hindrance and hindrance is not None:

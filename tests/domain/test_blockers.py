@@ -94,6 +94,7 @@ HELD: dict[str, list[tuple[Blocker, ...]]] = {
     "incoming": [
         why(servers=(server(host=None, landing=H, vm_state="building"),)),
         why(servers=(server(vm_state="building"),)),
+        why(servers=(server(vm_state="shelved_offloaded"),)),
         why(migrations=(moving(Phase.PREPARING, source="cmp-02", destination=H),)),
     ],
     "residue": [

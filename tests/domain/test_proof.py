@@ -416,11 +416,23 @@ def test_the_compute_vouches_for_what_it_deletes(up: bool) -> None:
 
 def test_nothing_is_suspected_where_nothing_can_be_asked() -> None:
     """Without an API no service can be asked after, and nothing is proven anyway."""
-    story = Story(Policy(has_cloud=False)).closed()
+    story = Story(Policy(has_cloud=False))
+    story.see(story.service(because=BUS, change="updated", asked_at=None, up=None, emitted_at=story.now))
     story.see(ServerSeen(story.now, BUS, "s1", host=H, vm_state="active", trusted=True, emitted_at=story.now))
     story.see(_updated_as_deleted(story))
 
     assert ([], []) == (suspected(story), list(story.fleet.residue_on(H)))
+
+
+def test_what_a_recording_can_say_is_waited_for() -> None:
+    """A replay has no API, but its recording has answers: where one has told a heartbeat, a later one may tell that the
+    host was down, so who left unexplained is suspected.
+    """
+    story = Story(Policy(has_cloud=False)).closed()
+    story.see(ServerSeen(story.now, BUS, "s1", host=H, vm_state="active", trusted=True, emitted_at=story.now))
+    story.see(_updated_as_deleted(story))
+
+    assert ["s1"] == [server_id for server_id, *_ in story.fleet.host(H).departures]  # type: ignore[union-attr]
 
 
 def test_a_local_delete_leaves_residue_until_it_is_cleared() -> None:
