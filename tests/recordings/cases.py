@@ -22,7 +22,7 @@ CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("live migration, abort of a running one", ("lm-abort",)),
     ("live migration, abort of a queued one", ("lm-abort",)),
     ("live migration, abort of a preparing one", ("lm-abort-preparing",)),
-    ("live migration, force-complete", ("lm-force-complete",)),
+    ("live migration, force-complete", ("force-complete", "lm-force-complete")),
     ("live migration, post-copy", ("lm-post-copy",)),
     ("live migration, failure in post", ("lm-fail", "lm-post-failure")),
     ("live migration, driver crash", ("lm-fail", "lm-driver-crash")),
@@ -47,8 +47,8 @@ CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("unshelve", ("leave-otherwise", "shelve-offload-unshelve")),
     ("unshelve in place", ("unshelve-in-place",)),
     ("unshelve that arrives on a closed host", ("unshelve-late",)),
-    ("soft delete", ("soft-delete-restore", "soft-delete-reclaim", "force-delete")),
-    ("restore", ("soft-delete-restore",)),
+    ("soft delete", ("soft-delete", "soft-delete-restore", "soft-delete-reclaim", "force-delete")),
+    ("restore", ("soft-delete", "soft-delete-restore")),
     ("reclaim", ("soft-delete-reclaim",)),
     ("force delete", ("leave-otherwise", "force-delete")),
     ("force delete with the compute down", ("force-delete-unheard", "force-delete-down", "force-delete-unnoticed")),
@@ -72,6 +72,7 @@ REAL = {
     "error": "one of two servers is set to ERROR by an administrator, and later deleted; the other is live-migrated",
     "evacuate": "a dead host is evacuated; one rebuild fails, one server is deleted; nova-compute comes back",
     "evacuate-delete": "two servers are evacuated and deleted on their new hosts; then the dead host is back",
+    "force-complete": "a live migration that would never end is forced to, another follows",
     "force-delete-unheard": "a compute is stopped, and before anybody has noticed two servers are deleted by force",
     "late-build": "a build waits in its compute's queue while the host is closed",
     "leave-otherwise": "servers are shelved, unshelved, deleted, deleted by force; two builds race the closing",
@@ -83,6 +84,7 @@ REAL = {
     "resize-and-noise": "resizes confirmed and reverted, everything else a server can do, a service made and removed",
     "restart": "nova-compute is started anew in the middle of a live migration; then both servers are migrated away",
     "revert": "two servers are cold-migrated away and reverted, back to the closed host, then live-migrated away",
+    "soft-delete": "two servers are soft-deleted; one is restored and live-migrated away, one deleted by force",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,12 +303,44 @@ def evacuate_delete(stage: Stage) -> None:
     cloud.enable("cmp-01")
 
 
+def soft_delete(stage: Stage) -> None:
+    cloud = stage.cloud
+    first, second = stage.create("soft-delete", 2, "cmp-03")
+    cloud.timing = replace(cloud.timing, reclaim_interval_s=3600.0)
+    cloud.disable("cmp-03", "maintenance")
+    cloud.delete(first.id)
+    cloud.delete(second.id)
+    stage.wait(15.0)
+    cloud.restore(first.id)
+    stage.wait(2.0)
+    cloud.live_migrate(first.id)
+    stage.wait(15.0)
+    cloud.delete(second.id, force=True)
+    stage.wait(5.0)
+    cloud.enable("cmp-03")
+
+
+def force_complete(stage: Stage) -> None:
+    cloud = stage.cloud
+    first, second = stage.create("force-complete", 2, "cmp-03")
+    cloud.knobs.set("live_migration", server="force-complete-1", mode="diverge", seconds=60)
+    cloud.disable("cmp-03", "maintenance")
+    cloud.live_migrate(first.id)
+    stage.wait(1.5)
+    cloud.force_complete(first.id, cloud.migrations_of[first.id][0].id)
+    stage.settle()
+    cloud.live_migrate(second.id)
+    stage.settle()
+
+
 UNSAMPLED: list[tuple[str, Callable[[Stage], None]]] = [
     ("refill", refill),
     ("revert", revert),
     ("error", error),
     ("restart", restart),
     ("evacuate-delete", evacuate_delete),
+    ("soft-delete", soft_delete),
+    ("force-complete", force_complete),
 ]
 """Recordings beside which nobody asked the API."""
 
