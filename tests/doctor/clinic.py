@@ -129,6 +129,11 @@ class Clinic:
         self.receiver.answer = 204
         self.receiver.receipts.clear()
         self.settle()
+        for host in HOSTS:
+            for server in self.cloud.find_host(host).servers.values():
+                if server.state == "stopped":
+                    self.cloud.start_server(server.id)
+        self.settle()
         with self.channel() as channel:
             channel.queue_delete("maintd")
             channel.exchange_delete("openstack")
