@@ -139,10 +139,10 @@ class Clinic:
             channel.exchange_delete("openstack")
 
     def _publish(self, key: str, message: Json) -> None:
-        self.handed_over += 1
         for place, what in self.twist(key, message):
             self.exchange(place, what)
             self.sent += 1
+        self.handed_over += 1
 
     # what happens in the cloud
 
