@@ -38,6 +38,8 @@ class BusMemory:
     connected: bool
     blind_from: float | None
     last_message_at: float | None
+    deaf_from: float | None = None
+    """Connected, and yet the API has shown since then what the bus should have told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,15 +129,20 @@ class Clinic:
         self.receiver.answer = 204
         self.receiver.receipts.clear()
         self.settle()
+        for host in HOSTS:
+            for server in self.cloud.find_host(host).servers.values():
+                if server.state == "stopped":
+                    self.cloud.start_server(server.id)
+        self.settle()
         with self.channel() as channel:
             channel.queue_delete("maintd")
             channel.exchange_delete("openstack")
 
     def _publish(self, key: str, message: Json) -> None:
-        self.handed_over += 1
         for place, what in self.twist(key, message):
             self.exchange(place, what)
             self.sent += 1
+        self.handed_over += 1
 
     # what happens in the cloud
 

@@ -203,6 +203,8 @@ def test_what_a_leading_daemon_remembers() -> None:
 
     (found,) = bus_judge.memory(BUS, led)
     assert ("warning", True) == (found.level, "missed notifications 60 s ago" in found.text)
+    (found,) = bus_judge.memory(BUS, replace(led, buses=(replace(blind, blind_from=None, deaf_from=70.0),)))
+    assert ("warning", True) == (found.level, "since 30 s ago" in found.text)
     (found,) = bus_judge.memory(BUS, replace(led, buses=(replace(blind, blind_from=None),)))
     assert ("ok", True) == (found.level, "10 s ago" in found.text)
     assert [] == list(bus_judge.memory(BUS, replace(led, holder=None)))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from maintd.doctor.facts import BusFacts, DatabaseFacts
 from maintd.doctor.findings import Check, Finding
-from maintd.doctor.judging.words import counted, seconds
+from maintd.doctor.judging.words import NOVA_CONF, counted, seconds
 from maintd.doctor.stream import Form
 from maintd.nova.shown import Managed
 
@@ -61,7 +61,8 @@ DEFAULTS = Check(
 MEMORY = Check(
     "bus.memory",
     "what the running daemon remembers of the bus: its last message, and whether it missed some",
-    means_warning="It may have missed notifications, and has not made up for it.",
+    means_warning="It may have missed notifications, and has not made up for it; or it hears nothing, although the API "
+    "shows that it should.",
 )
 CHECKS = (REACHABLE, EXCHANGE, QUEUE, BACKLOG, READERS, BOUNDS, DEFAULTS, MEMORY)
 
@@ -317,6 +318,13 @@ def memory(bus: BusFacts, database: DatabaseFacts | None) -> Iterator[Finding]:
             yield MEMORY.warning(
                 f"The daemon may have missed notifications {ago} ago, and has not made up for it yet.",
                 "It heals by itself once the API has been read; maintd status says what keeps it from that.",
+                bus.name,
+            )
+        elif known.deaf_from is not None:
+            ago = seconds(database.now - known.deaf_from)
+            yield MEMORY.warning(
+                f"The API has shown to the daemon since {ago} ago what this bus should have told, and did not.",
+                NOVA_CONF,
                 bus.name,
             )
         elif known.last_message_at is not None:

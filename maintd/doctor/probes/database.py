@@ -54,7 +54,8 @@ def _look(store: Store, clock: Clock) -> DatabaseFacts:
         readonly=readonly,
         holder=store.leases.holder(FLEET),
         buses=tuple(
-            BusMemory(bus.name, bus.connected, bus.blind_from, bus.last_message_at) for bus in store.reading.buses()
+            BusMemory(bus.name, bus.connected, bus.blind_from, bus.last_message_at, bus.deaf_from)
+            for bus in store.reading.buses()
         ),
         oldest_pending_at=store.deliveries.oldest_pending_at(),
         disabled={name: reason for name, (_, reason) in store.deliveries.disabled().items()},
