@@ -178,7 +178,7 @@ def way_out(server: Server, host: Host) -> tuple[str | None, str | None]:
     i, state = server.server_id, server.vm_state
     if state == "resized":
         return f"openstack server migration confirm {i}", "Nova moves it only once its resize is confirmed or reverted"
-    if host.forced_down or host.up is False:
+    if host.down:
         if state in (None, "active", "stopped", "error"):
             return f"openstack server evacuate {i}", "the host is down: make sure that its guests are, then evacuate it"
         if state == "shelved":

@@ -282,7 +282,7 @@ def test_the_remedy_is_what_nova_takes_in_that_state(state: str, host: Host, rem
         ({"resources:PCPU": "4", "resources:VCPU": "0"}, "resources:PCPU=4", "not_attempted"),
         ({"hw:mem_page_size": "large"}, "hw:mem_page_size=large", "not_attempted"),
         ({"hw:mem_page_size": "small"}, "", "not_attempted"),
-        ({"hw:numa_nodes": "2", "pci_passthrough:alias": "a:2"}, "pci_passthrough:alias=a:2", "cannot_live_migrate"),
+        ({"pci_passthrough:alias": "a:2", "hw:numa_nodes": "2"}, "pci_passthrough:alias=a:2", "cannot_live_migrate"),
     ],
 )  # fmt: skip
 def test_a_flavor_hinders_as_nova_does(specs: dict[str, str], hindrance: str, kind: str) -> None:
