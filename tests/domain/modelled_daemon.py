@@ -2,10 +2,10 @@
 
 `Interleaving(story, seed)` is one order of deliveries, losses and readings over one story. What Nova said arrives late,
 twice (also under another id), in another order, or not at all; the bus may be away for a while, or maintd itself, and
-what was missed is then read from the API. The questions are those of `maintd.ingest.polls` and `NovaApi.verify`, in their order, each
-answered as of some moment between its being sent and its answer: passes, drains, the ends of moves, services, the
-reconcile, the whole cloud after a gap. An answer may not come, or come in half, or in two pages that are of two
-moments. What is seen goes through the real reducer into a real fleet.
+what was missed is then read from the API. The questions are those of `maintd.ingest.polls` and `NovaApi.verify`, in
+their order, each answered as of some moment between its being sent and its answer: passes, drains, the ends of moves,
+services, the reconcile, the whole cloud after a gap. An answer may not come, or come in half, or in two pages that are
+of two moments. What is seen goes through the real reducer into a real fleet.
 
 What is held against the truth:
 
