@@ -69,6 +69,7 @@ RETRACTED_IN_S = 150.0
 """How long a refill may go unsaid: two looks at emptied hosts, and a failure or two."""
 
 END_S = 340.0
+PUBLISHERS = ("nova-compute:h1", "nova-compute:h2", "nova-compute:ctl-01", "nova-api:ctl-01")
 Job = Generator[float, None, None]
 Row = TypeVar("Row", ServerRow, MoveRow)
 LIVE = Because("operator")
@@ -102,6 +103,8 @@ class Interleaving:
         self.twice = rng.choice((0.0, 0.2)) if disorder else 0.0
         self.failing = rng.choice((0.0, 0.02, 0.1)) if disorder else 0.0
         self.halves = 0.1 if disorder else 0.0
+        mute = rng.choice(PUBLISHERS) if disorder and rng.random() < 0.2 else None
+        self.mute = mute  # a process whose nova.conf was forgotten
         self.latency = rng.choice((0.02, 0.1, 0.1, 0.5))
         self.gap: tuple[float, float] | None = None
         if disorder and rng.random() < 0.2:
@@ -240,7 +243,7 @@ class Interleaving:
         held_until: dict[str, float] = {}
         number = 0  # keeps what arrives at one moment in order
         for said in self.story.said:
-            if loss and rng.random() < loss or gap and gap[0] <= said.at <= gap[1]:
+            if loss and rng.random() < loss or gap and gap[0] <= said.at <= gap[1] or said.publisher == self.mute:
                 continue
             at = said.at + rng.uniform(0.001, 0.05)
             if late and rng.random() < late:
