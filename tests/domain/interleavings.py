@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from tests.domain.modelled_cloud import T0, CloudStory
 from tests.domain.modelled_daemon import Interleaving, Wrong
 
-ORDERS = 10
+ORDERS = 5
 CHUNK = 20
 
 
