@@ -241,6 +241,8 @@ class CloudStory:
         self._at(rng.uniform(0, 20), self._close, "h1")
         for _ in range(rng.choice((1, 2, 3, 5, 8))):
             self._at(rng.uniform(0, ACTS_S), self._act)
+        if rng.random() < 0.2:  # resized where it is, before the host is closed or as it is
+            self._at(rng.uniform(0, 18), self._resize_here, "h1")
         if rng.random() < 0.4:  # a build that races the closing
             for _ in range(rng.randint(1, 3)):
                 self._at(rng.uniform(0, 20), self._build, "h1" if rng.random() < 0.4 else None)
@@ -293,13 +295,16 @@ class CloudStory:
         server = self.cloud.create(host=host if host in self.cloud.hosts else None)
         seconds = rng.choice((0.0, 0.0, 2.0, 30.0, 60.0))
         how = rng.choices(("well", "fail", "reschedule"), (5, 1, 4))[0]
-        knobs.set("spawn", server=server.id, seconds=seconds, **({} if how == "well" else {how: True}))
+        fails, elsewhere = how == "fail", how == "reschedule"
+        knobs.set("spawn", server=server.id, seconds=seconds, fail=fails, reschedule=elsewhere)
         if how == "reschedule":  # the first try fails, and the second comes late; it does well, mostly
             pause_s = rng.choice((1.0, 20.0, 50.0))
             knobs.set("reschedule", server=server.id, seconds=pause_s)
-            again = {"seconds": rng.choice((1.0, 10.0)), "fail": self._strange(0.1)}
+            then_s, fails = rng.choice((1.0, 10.0)), self._strange(0.1)
             first_s = self.timing.schedule_s + 2 * self.timing.rpc_s + 8 * self.timing.step_s + seconds
-            self.cloud.call_later(first_s + pause_s / 2, lambda: knobs.set("spawn", server=server.id, **again))
+            self.cloud.call_later(
+                first_s + pause_s / 2, lambda: knobs.set("spawn", server=server.id, seconds=then_s, fail=fails)
+            )
 
     def _close_any(self) -> None:
         self._close(self.rng.choice(tuple(self.cloud.hosts)))
@@ -374,11 +379,9 @@ class CloudStory:
         self._at(self.rng.uniform(1, 60), back)
 
     def _silence_cell(self) -> None:
-        names = [self.rng.choice(tuple(self.cloud.hosts))]
-        self.cloud.lose_cell(names)
-        self.cloud.call_later(
-            self.rng.uniform(1, 60), lambda: self.cloud.lose_cell([n for n in names if n in self.cloud.hosts], False)
-        )
+        """The database of all these hosts does not answer for a while: they are of one cell, as their moves show."""
+        self.cloud.lose_cell(tuple(self.cloud.hosts))
+        self.cloud.call_later(self.rng.uniform(1, 60), lambda: self.cloud.lose_cell(tuple(self.cloud.hosts), False))
 
     def _leave(self, server_id: str | None = None) -> None:
         server = self.cloud.servers.get(server_id) if server_id else self._any()
@@ -470,6 +473,12 @@ class CloudStory:
         cloud.migrate(server_id, server.host if stays else None, flavor=flavor, cross_cell=between_cells)
         for _ in range(rng.choice((0, 1, 1, 2))):
             self._at(rng.uniform(3, 60), self._settle_resize, server_id)
+
+    def _resize_here(self, host: str) -> None:
+        server = self._any(list(self.cloud.find_host(host).servers))
+        if server is not None:
+            self.cloud.migrate(server.id, host, flavor=self.rng.choice(("m1.medium", "m1.tiny")))
+            self._at(self.rng.uniform(3, 60), self._settle_resize, server.id)
 
     def _settle_resize(self, server_id: str | None = None) -> None:
         rng = self.rng

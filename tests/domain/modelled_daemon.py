@@ -1,11 +1,11 @@
 """A maintd that lives through a written-down story of a cloud, and is held to the truth.
 
 `Interleaving(story, seed)` is one order of deliveries, losses and readings over one story. What Nova said arrives late,
-twice (also under another id), in another order, or not at all; the bus may be away for a while, and what was missed is
-then read from the API. The questions are those of `maintd.ingest.polls` and `NovaApi.verify`, in their order, each
-answered as of some moment between its being sent and its answer: passes, drains, the ends of moves, services, the
-reconcile, the whole cloud after a gap. An answer may not come, or come in half, or in two pages that are of two
-moments. What is seen goes through the real reducer into a real fleet.
+twice (also under another id), in another order, or not at all; the bus may be away for a while, or maintd itself, and
+what was missed is then read from the API. The questions are those of `maintd.ingest.polls` and `NovaApi.verify`, in
+their order, each answered as of some moment between its being sent and its answer: passes, drains, the ends of moves,
+services, the reconcile, the whole cloud after a gap. An answer may not come, or come in half, or in two pages that are
+of two moments. What is seen goes through the real reducer into a real fleet.
 
 What is held against the truth:
 
@@ -14,7 +14,7 @@ What is held against the truth:
   in Nova says otherwise, and the fleet does not know it;
 - *unretracted*: something came to a host that was proven empty, stayed, and nothing was said of it.
 
-What nobody can know is left out, and only that:
+What nobody can know is left out, and only that (and counted, as `excused`):
 
 - whoever is scheduled to the host between the proof's last look at Placement and the proof's end, a second later: that
   is a refill, and to be said as such (`_looked_at`);
@@ -37,7 +37,7 @@ from maintd.domain import events
 from maintd.domain.copying import replace
 from maintd.domain.fleet import Fleet
 from maintd.domain.migrations import RELEASED_STATUSES
-from maintd.domain.model import Because, Knowledge, Phase, Policy
+from maintd.domain.model import Because, Bus, Knowledge, Phase, Policy, Value
 from maintd.domain.observations import (
     BaselineCompleted,
     BusSeen,
@@ -69,6 +69,7 @@ RETRACTED_IN_S = 150.0
 """How long a refill may go unsaid: two looks at emptied hosts, and a failure or two."""
 
 END_S = 340.0
+PUBLISHERS = ("nova-compute:h1", "nova-compute:h2", "nova-compute:ctl-01", "nova-api:ctl-01")
 Job = Generator[float, None, None]
 Row = TypeVar("Row", ServerRow, MoveRow)
 LIVE = Because("operator")
@@ -94,6 +95,7 @@ class Interleaving:
         self.numbers = count(1)
         self.emptied = 0
         self.retracted = 0
+        self.excused = 0
         self.events: list[tuple[float, events.Event]] = []
         self.log: list[Observation] = []
         self.loss = rng.choice((0.0, 0.0, 0.05, 0.3, 1.0)) if disorder else 0.0
@@ -101,11 +103,17 @@ class Interleaving:
         self.twice = rng.choice((0.0, 0.2)) if disorder else 0.0
         self.failing = rng.choice((0.0, 0.02, 0.1)) if disorder else 0.0
         self.halves = 0.1 if disorder else 0.0
+        mute = rng.choice(PUBLISHERS) if disorder and rng.random() < 0.2 else None
+        self.mute = mute  # a process whose nova.conf was forgotten
         self.latency = rng.choice((0.02, 0.1, 0.1, 0.5))
         self.gap: tuple[float, float] | None = None
         if disorder and rng.random() < 0.2:
             begins = T0 + rng.uniform(5, ACTS_S)
             self.gap = (begins, begins + rng.uniform(2, 40))
+        self.restart: tuple[float, float] | None = None
+        if disorder and rng.random() < 0.12:
+            ends = T0 + rng.uniform(5, ACTS_S)
+            self.restart = (ends, ends + rng.uniform(1, 30))
         self.frames = story.frames
         self.at_frame = 0
         self.starts = [f.at for f in self.frames]
@@ -128,14 +136,7 @@ class Interleaving:
         self.admit((BusSeen(T0, LIVE, "default", "connected"),))
         self._first_look()
         letters = self._letters()
-        for job, first_s in (
-            (self._services_forever, self.rng.uniform(0, 30)),
-            (self._drains_forever, self.rng.uniform(0, 30)),
-            (self._reconcile_forever, self.rng.uniform(40, 100)),
-            (self._emptied_forever, self.rng.uniform(0, 15)),
-            (self._operator_forever, self.rng.uniform(60, 90)),
-        ):
-            self._begin(job(), first_s)
+        self._begin_all()
         if self.gap:
             self._begin(self._bus_away(*self.gap), self.gap[0] - T0)
         position, last = 0, len(letters)
@@ -150,6 +151,10 @@ class Interleaving:
                 at = max(at_pass, self.now)
             if at_timer is not None and at_timer < at:
                 at = at_timer
+            if self.restart is not None and at >= self.restart[0]:
+                self._begin_anew(*self.restart)
+                fleet, jobs, self.restart = self.fleet, self.jobs, None
+                continue
             if at >= end:
                 self.now = end
                 if end >= T0 + LAST_S or not self.missed():
@@ -173,6 +178,34 @@ class Interleaving:
                 for host in fleet.verify_due(now):
                     if host in fleet.closed_hosts():
                         self._want_pass(host)
+
+    def _begin_all(self) -> None:
+        for job, first_s in (
+            (self._services_forever, self.rng.uniform(0, 30)),
+            (self._drains_forever, self.rng.uniform(0, 30)),
+            (self._reconcile_forever, self.rng.uniform(40, 100)),
+            (self._emptied_forever, self.rng.uniform(0, 15)),
+            (self._operator_forever, self.rng.uniform(60, 90)),
+        ):
+            self._begin(job(), first_s)
+
+    def _begin_anew(self, ended: float, at: float) -> None:
+        """maintd ends, and begins again later with what was kept, as `daemon` does: it has been blind in between."""
+        held, self.now = self.fleet, at
+        kept: list[Value] = [held.knowledge] if held.knowledge is not None else []
+        kept += [*held.hosts(), *held.servers(), *held._migrations.values()]
+        kept += [drain for drain in held.drains() if drain.ended_at is None]
+        kept += [r for r in held._residue.values() if r.cleared_at is None or r.kind == "evacuated"]
+        kept += [Bus(b.name, blind_from=b.blind_from, last_message_at=b.last_message_at) for b in held.buses()]
+        self.fleet, self.jobs, self.in_hand = Fleet(self.policy, kept), [], set()
+        self.ending, self.endings, self.suspects = False, {}, {}
+        self.silent, self.baselined, self.verified_at = frozenset(), False, {}
+        self.admit((BusSeen(at, LIVE, "default", "blind", ended, "nobody watched"),))
+        self.admit((BusSeen(at, LIVE, "default", "connected"),))
+        self._begin(self._make_whole())
+        self._begin_all()
+        if self.gap and self.gap[1] > at:
+            self._begin(self._bus_away(*self.gap), max(0.0, self.gap[0] - at))
 
     def _next_pass_at(self) -> float | None:
         """When a host that is not in hand wants a pass."""
@@ -208,20 +241,25 @@ class Interleaving:
         loss, late, twice, gap = self.loss, self.late, self.twice, self.gap
         ordered = rng.random() < 0.3
         held_until: dict[str, float] = {}
-        number = 0
+        number = 0  # keeps what arrives at one moment in order
         for said in self.story.said:
-            if loss and rng.random() < loss or gap and gap[0] <= said.at <= gap[1]:
+            if loss and rng.random() < loss or gap and gap[0] <= said.at <= gap[1] or said.publisher == self.mute:
                 continue
             at = said.at + rng.uniform(0.001, 0.05)
             if late and rng.random() < late:
                 at += rng.uniform(0.05, 25.0)
             if ordered:
                 at = held_until[said.publisher] = max(at, held_until.get(said.publisher, 0.0))
+            if self.restart and self.restart[0] <= at < self.restart[1]:
+                at = self.restart[1] + 0.001  # the queue has kept it
             number += 1
             out.append((at, number, said.shows))
             if twice and rng.random() < twice:
                 number += 1
-                out.append((at + rng.uniform(0, 10), number, said.shows))
+                again = at + rng.uniform(0, 10)
+                if self.restart and self.restart[0] <= again < self.restart[1]:
+                    again = self.restart[1] + 0.001
+                out.append((again, number, said.shows))
         out.sort()
         return out
 
@@ -662,6 +700,7 @@ class Interleaving:
                 for s in truth.here
                 if self._arrived(event.host, s) < looked_at and not self._unknowable(event.host, s, truth)
             }
+            self.excused += len(truth.here) > len(here)
             if here:
                 raise Wrong(f"{event.host} at {self.now - T0:.2f}: {self._why(event.host, here)}")
             if unwarned := self._unwarned(event, truth):

@@ -10,6 +10,7 @@ from maintd.domain.model import Because, Kind
 from maintd.domain.observations import (
     DrainRequested,
     MigrationSeen,
+    Observation,
     PassRead,
     ServerSeen,
     ServersListed,
@@ -97,7 +98,7 @@ def test_who_was_found_gone_before_the_host_was_found_down_left_residue(left: st
     story = Story().closed()
     story.see(there(story))
     story.now += 100
-    seen = {
+    seen: dict[str, Observation] = {
         "deleted": there(story, vm_state="deleted", deleted=True, updated_at=story.now - 5),
         "unlisted": ServersListed(story.now, API, story.now, H, frozenset()),
         "elsewhere": there(story, host="cmp-02", updated_at=story.now - 5),

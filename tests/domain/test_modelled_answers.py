@@ -22,7 +22,7 @@ from maintd.simulator.calls import Call, Faults
 from maintd.simulator.compute_api import Compute
 from maintd.simulator.placement_api import Placement
 from tests.domain import modelled_answers as answers
-from tests.domain.modelled_cloud import CloudStory, Frame
+from tests.domain.modelled_cloud import CloudStory, Frame, Said
 from tests.domain.modelled_daemon import Failed, Interleaving, Job
 
 
@@ -60,7 +60,8 @@ class Still:
     """A story in which nothing happens any more."""
 
     def __init__(self, cloud: Cloud, frame: Frame) -> None:
-        self.frames, self.said, self.timing, self.seed = [frame], [], cloud.timing, 0
+        self.frames, self.timing, self.seed = [frame], cloud.timing, 0
+        self.said: list[Said] = []
 
 
 class Onlooker(Interleaving):
@@ -86,7 +87,8 @@ class Onlooker(Interleaving):
 
 
 def shown(answers: Iterable[Answer]) -> list[Observation] | None:
-    pages, out = Pages(), []
+    pages = Pages()
+    out: list[Observation] = []
     for answer in answers:
         out += pages.observations(answer)
         if answer.error:
