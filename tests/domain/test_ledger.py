@@ -92,6 +92,22 @@ def test_a_host_that_was_down_while_an_evacuation_went_unheard_keeps_its_residue
     assert [(SERVER, "evacuated")] == residue(story)
 
 
+def test_a_server_not_found_after_its_host_was_down_may_have_left_something() -> None:
+    """A forced delete on a dead host is told by nobody, and of one that is not found Nova does not say when it went."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 60
+    story.see(down(story))
+    story.now += 600
+    story.see(story.service())
+    story.now += 10
+    story.see(ServerSeen(story.now, API, SERVER, trusted=True, deleted=True, emitted_at=story.now, asked_at=story.now))
+    story.now += 30
+    story.see(story.service())
+
+    assert [(SERVER, "deleted_while_down")] == residue(story)
+
+
 def heard_while_asking(story: Story, **read: object) -> None:
     """A service.update is heard between the question of a list of services and its answer."""
     asked_at, story.now = story.now, story.now + 1
