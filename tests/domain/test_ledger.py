@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from maintd.domain.model import Because, Kind
-from maintd.domain.observations import MigrationSeen, PassRead, ServerSeen, ServiceSeen
-from tests.domain.test_found_by_stories import SERVER, down, proven, residue, there
+from maintd.domain.observations import MigrationSeen, PassRead, ServerSeen, ServiceSeen, Step
+from tests.domain.test_found_by_stories import SERVER, down, proven, residue, there, update
 from tests.domain.test_proof import API, H, Story
 
 
@@ -60,6 +60,21 @@ def test_what_was_cleared_says_nothing_of_a_server_that_came_back() -> None:
 
     assert [(SERVER, "evacuated")] == residue(story)
     assert not proven(story)
+
+
+def test_an_evacuation_that_failed_says_nothing_of_the_next_one() -> None:
+    """It left nothing, and the server stayed; what took it away later, unheard, did."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    story.now += 10
+    story.see(update(story, step=Step.EVACUATE, source=H))
+    assert [(SERVER, "evacuated")] == residue(story)
+    story.now += 10
+    story.see(row(story, Kind.EVACUATION, "failed", "u1", story.now - 10))
+    assert [] == residue(story)
+    story.see(gone(story))
+
+    assert [(SERVER, "evacuated")] == residue(story)
 
 
 def test_a_later_evacuation_is_not_settled_by_an_earlier_clearing() -> None:
