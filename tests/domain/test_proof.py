@@ -416,7 +416,8 @@ def test_the_compute_vouches_for_what_it_deletes(up: bool) -> None:
 
 def test_nothing_is_suspected_where_nothing_can_be_asked() -> None:
     """Without an API no service can be asked after, and nothing is proven anyway."""
-    story = Story(Policy(has_cloud=False)).closed()
+    story = Story(Policy(has_cloud=False))
+    story.see(story.service(because=BUS, change="updated", asked_at=None, up=None, emitted_at=story.now))
     story.see(ServerSeen(story.now, BUS, "s1", host=H, vm_state="active", trusted=True, emitted_at=story.now))
     story.see(_updated_as_deleted(story))
 
