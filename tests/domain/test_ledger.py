@@ -152,3 +152,15 @@ def test_the_time_in_which_a_host_was_down_is_kept_whenever_it_ends() -> None:
 
     assert held is not None and held.up is True
     assert held.last_down_from is not None and held.last_down_to == story.now
+
+
+def test_what_goes_from_an_open_host_prepares_no_proof() -> None:
+    """An open host is no candidate, and nothing is kept for it that a large cloud would have to look through."""
+    story = Story()
+    story.see(story.service(disabled=False, disabled_reason=None), there(story))
+    story.now += 10
+    story.see(update(story, vm_state="deleted", deleted=True))
+    held = story.fleet.host(H)
+
+    assert held is not None and [SERVER] == [server_id for server_id, _, _ in held.departures]
+    assert story.fleet.verification(H) is None
