@@ -31,6 +31,7 @@ from maintd.delivery.routing import mistaken
 from maintd.delivery.sinks.webhook import webhook_endpoint
 from maintd.domain import emptiness
 from maintd.domain.buses import unheard
+from maintd.domain.copying import replace
 from maintd.domain.events import CATALOGUE, CloudEvent
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Blocker, Bus, Knowledge, Policy
@@ -207,12 +208,12 @@ class Leading:
         )
         watched_until = fleet.knowledge.alive_at if fleet.knowledge is not None else None
         if fleet.knowledge is None:
-            self.admission.remember(Knowledge(memory_since=clock.now()))
+            self.admission.remember(Knowledge(memory_since=clock.now(), alive_at=clock.now()))
         configured = {bus.name for bus in config.buses}
         known = {bus.name: bus for bus in list(fleet.buses())}
         for bus in known.values():
             if bus.name not in configured:
-                fleet.drop(bus)  # it tells nothing any more
+                self.admission.forget(bus)  # it tells nothing any more, and nothing waits for it
         for name in sorted(configured):
             # What was true of a connection is not true of this process's; until it is heard, it proves nothing.
             held = known.get(name, Bus(name))
@@ -220,6 +221,9 @@ class Leading:
             if watched_until is not None and name in known:
                 because = Because("clock", "bus.unwatched")
                 self._pending.append(BusSeen(clock.now(), because, name, "blind", watched_until, "nobody watched"))
+        for host in list(fleet.hosts()):
+            if host.say_up_at is not None:
+                fleet.put(replace(host, say_up_at=None))  # nobody looked whether it lasted; the next look begins anew
         log.info("fleet_loaded", took_s=round(clock.monotonic() - began, 3), **fleet.counts())
         self.api: NovaApi | None = None
         self.polls: Polls | None = None
@@ -270,6 +274,7 @@ class Leading:
         because = Because("clock", f"bus.{state}")
         now = self._clock.now()
         if state == "connected":
+            self._given_up.discard(bus)
             self._pending.append(BusSeen(now, because, bus, "connected"))
         elif state == "blind":
             intake = next((i for i in self.intakes if i.bus.name == bus), None)
@@ -283,9 +288,12 @@ class Leading:
         return all(self.states.get(i.bus.name, ("", ""))[0] == "connected" for i in self.intakes)
 
     def _ready(self) -> bool:
-        """Whether the cloud may be read for the first time: every bus is heard, or enough was waited for those that are
-        not. These are blind from here on, and what they say for is not proven (facts 7.4)."""
-        missing = [i.bus.name for i in self.intakes if self.states.get(i.bus.name, ("", ""))[0] != "connected"]
+        """Whether the cloud may be read: every bus is heard, or enough was waited for those that are not. These are
+        blind from here on, and what they say for is not proven (facts 7.4)."""
+        states = {i.bus.name: self.states.get(i.bus.name, ("", ""))[0] for i in self.intakes}
+        if "blind" in states.values():
+            return False  # it drops what it hears, until it finds the store usable again; to read before heals nothing
+        missing = [name for name, state in states.items() if state not in ("connected", "paused")]
         if not missing:
             return True
         if len(missing) == len(self.intakes) or self._clock.now() - self.since_at < WAIT_FOR_BUSES_S:

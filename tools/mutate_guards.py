@@ -672,7 +672,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "the API is right only in the end",
         "nothing was heard of the host between the passes",
         DRAFT,
-        "if name and (name in closed or (Host, name) in self.changed):",
+        "if name and (name in closed or self._closes(name)):",
         "if False:",
         f"{PROOF}::test_a_notification_between_the_passes_begins_anew",
         f"{PROOF}::test_a_notification_during_a_pass_spoils_it",

@@ -186,7 +186,7 @@ def summarise(host: Mapping[str, Any] | None) -> str:
     if not host["closed"]:
         return "open: its compute service is enabled, so it cannot be called empty"
     if host["empty"] is None:
-        return "unknown: the bus that speaks for it is not heard"
+        return "unknown: the bus that speaks for it is not heard, or no maintd watches"
     kinds = Counter(clean(b["kind"]) for b in host["blockers"])
     text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     drain = host["drain"]

@@ -69,8 +69,6 @@ def fold_bus(d: Draft, o: BusSeen) -> None:
         blind_from = o.blind_from if o.blind_from is not None else d.now
         held = known.blind_from
         new = replace(known, blind_from=blind_from if held is None else min(held, blind_from))
-        if o.detail == "still connected":
-            new = replace(new, connected=True, reconnected_at=d.now)
     elif o.state == "heard":
         new = replace(known, deaf_from=None, listen_by=None, reconnected_at=d.now)
     elif o.state == "healed":

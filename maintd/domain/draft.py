@@ -153,7 +153,7 @@ class Draft:
         """Something was seen of these hosts: for the closed ones, what has been read of them so far proves nothing."""
         closed = self.fleet.closed_hosts()
         for name in dict.fromkeys(hosts):
-            if name and (name in closed or (Host, name) in self.changed):
+            if name and (name in closed or self._closes(name)):
                 self.touch(name)
                 v = self.verification(name)
                 self.put(
@@ -166,3 +166,8 @@ class Draft:
                         verify_at=None,
                     )
                 )
+
+    def _closes(self, host: str) -> bool:
+        """Whether the host is closed by what changes now."""
+        value = self.changed.get((Host, host))
+        return isinstance(value, Host) and value.closed

@@ -170,7 +170,9 @@ def _forget_departed(d: Draft, host: Host, moves: list[Migration]) -> Host:
         if b.kind not in emptiness.OF_A_SERVER or b.server_id is None or b.server_id in moving:
             return False
         s = d.server(b.server_id)
-        return s is not None and (s.deleted_at is not None or s.host not in (None, host.name))
+        if s is None or s.seen_at < finding.at:
+            return False  # what the pass saw is younger
+        return s.deleted_at is not None or s.host not in (None, host.name)
 
     kept = tuple(b for b in finding.blockers if not gone(b))
     if kept == finding.blockers:

@@ -53,10 +53,7 @@ def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid
         project_id=server.project_id if server else None,
     )
     old = d.residue(residue.key)
-    another = bool(old and migration_uuid and old.migration_uuid not in (None, migration_uuid))
-    same = bool(old and migration_uuid and old.migration_uuid == migration_uuid)
-    failed = old is not None and old.cleared_by == EVACUATION_FAILED
-    if old is None or (old.cleared_at is not None and (another or failed or not (same or _stands(d, old)))):
+    if old is None or (old.cleared_at is not None and not _covers(d, old, migration_uuid)):
         d.put(residue)
     elif migration_uuid and not old.migration_uuid:
         d.put(replace(old, migration_uuid=migration_uuid))
@@ -68,12 +65,23 @@ def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid
     d.touch(host)
 
 
+def _covers(d: Draft, cleared: Residue, migration_uuid: str | None) -> bool:
+    """Whether what was cleared is what is told again now: the same evacuation, or nothing that can be a later one."""
+    if migration_uuid and cleared.migration_uuid and cleared.cleared_by != EVACUATION_FAILED:
+        return cleared.migration_uuid == migration_uuid
+    return _stands(d, cleared)
+
+
 def _stands(d: Draft, residue: Residue | None) -> bool:
-    """Whether what is noted of a server says all; what was cleared before it came (back) to the host does not."""
+    """Whether what is noted of a server says all.
+
+    What was cleared before it came (back) to the host does not, nor that an evacuation which failed left nothing.
+    """
     if residue is None or residue.cleared_at is None:
         return residue is not None
     server = d.fleet.server(residue.server_id)
-    return server is None or server.host != residue.host or (server.since or 0.0) <= residue.cleared_at
+    came_at = server.since if server is not None and server.host == residue.host else None
+    return residue.cleared_by != EVACUATION_FAILED and (came_at or 0.0) <= residue.cleared_at
 
 
 def clear_residue(d: Draft, residue: Residue, by: str) -> None:

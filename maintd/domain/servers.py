@@ -183,6 +183,8 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     if host is not None:
         held = d.host(host)
         gone = held is not None and (is_down(held) or fell_while_down(held, o.updated_at))
+        if held is not None and known is not None and o.host is None:  # not found: when it went, nobody says
+            gone = gone or known.seen_at < (held.last_down_to or 0.0)
         if o.local_delete or (gone and o.reporter != host):
             leave_residue(d, host, o.server_id, "deleted_while_down")  # nobody says that its compute took part
         elif o.reporter != host:

@@ -134,11 +134,14 @@ class Admission:
         with self._lock:
             batch = Batch(saved={(type(value), value.key): value})
             batch.undo.append((type(value), value.key, self._fleet.put(value)))
-            try:
-                self._commit(batch, Counter(), None)
-            except BaseException:
-                self._take_back(batch)
-                raise
+            self._commit_or_take_back(batch)
+
+    def forget(self, value: Entity) -> None:
+        """Hold and keep a value no longer, that nobody has seen the end of. Raises as `admit` does."""
+        with self._lock:
+            batch = Batch(removed={(type(value), value.key): value})
+            batch.undo.append((type(value), value.key, self._fleet.drop(value)))
+            self._commit_or_take_back(batch)
 
     def admit(self, observations: Iterable[Observation]) -> list[CloudEvent]:
         """Take observations in, in order, in one transaction; the events that were published are returned.
@@ -294,6 +297,13 @@ class Admission:
             self._crash("after_commit")
         if self._listener is not None and (batch.events or counted):
             self._listener.committed(batch.events, counted, lag_s)
+
+    def _commit_or_take_back(self, batch: Batch) -> None:
+        try:
+            self._commit(batch, Counter(), None)
+        except BaseException:
+            self._take_back(batch)
+            raise
 
     def _take_back(self, batch: Batch) -> None:
         self._fleet.undo(batch.undo)

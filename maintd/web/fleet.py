@@ -48,7 +48,7 @@ def hosts(asked: Asked) -> dict[str, Any]:
         "hosts",
         lambda limit: reading.hosts(after=after, limit=limit, closed=closed),
         lambda h: h.name,
-        partial(host_shape, buses=reading.buses()),
+        partial(host_shape, buses=reading.buses(), watched=_leader(asked) is not None),
     )
 
 
@@ -70,7 +70,7 @@ def _detail(asked: Asked, found: HostSlice) -> dict[str, Any]:
     held = dataclasses.replace(found, migrations=tuple(m for m in found.migrations if m.open))
     reasons = blockers(held, one, asked.web.policy, asked.web.clock.now())
     return {
-        **host_shape(one, asked.web.store.reading.buses()),
+        **host_shape(one, asked.web.store.reading.buses(), _leader(asked) is not None),
         "summary": summary(reasons),
         "blockers": wire(reasons),
         "warnings": [] if finding is None else wire(finding.warnings),
@@ -202,13 +202,13 @@ def status(asked: Asked) -> dict[str, Any]:
     closed = _all(lambda after, limit: reading.hosts(after=after, limit=limit, closed=True), lambda h: h.name)
     drains = _all(lambda after, limit: reading.drains(after=after, limit=limit, open_only=True), lambda d: d.drain_id)
     moving = _all(lambda after, limit: reading.migrations(after=after, limit=limit, open_only=True), lambda m: m.key)
-    holder = web.store.leases.holder(web.fleet_lease)
     knowledge = reading.knowledge()
     buses = reading.buses()
     own = plain(dict(web.status()))
     stalled = {d.host: d.stalled_at for d in drains if d.stalled_at is not None}
     cloud = own.get("cloud") or {}
-    leader = None if holder is None or holder[1] < now else {"owner": holder[0], "expires_at": moment(holder[1])}
+    leader = _leader(asked)
+    shapes = [host_shape(one, buses, leader is not None) for one in closed]
     out = {
         "installation": web.installation,
         "version": maintd.__version__,
@@ -222,7 +222,7 @@ def status(asked: Asked) -> dict[str, Any]:
         "last_sequence": web.store.last_sequence(),
         "counts": {
             "hosts_closed": len(closed),
-            "hosts_empty": sum(one.emptied for one in closed),
+            "hosts_empty": sum(shape["empty"] is True for shape in shapes),
             "drains_open": len(drains),
             "drains_stalled": len(stalled),
             "migrations_open": len(moving),
@@ -232,11 +232,17 @@ def status(asked: Asked) -> dict[str, Any]:
             "deliveries": _by_endpoint(web.store.deliveries.counts()),
         },
         "deliveries_oldest_pending_at": moment(web.store.deliveries.oldest_pending_at()),
-        "hosts": [
-            {**host_shape(one, buses), "stalled_at": moment(stalled.get(one.name))} for one in closed[:LIMIT_MAX]
-        ],
+        "hosts": [{**shape, "stalled_at": moment(stalled.get(shape["host"]))} for shape in shapes[:LIMIT_MAX]],
     }
     return {**own, **out}
+
+
+def _leader(asked: Asked) -> dict[str, Any] | None:
+    """Who holds the fleet lease and until when; None while nobody does."""
+    holder = asked.web.store.leases.holder(asked.web.fleet_lease)
+    if holder is None or holder[1] < asked.web.clock.now():
+        return None
+    return {"owner": holder[0], "expires_at": moment(holder[1])}
 
 
 def _all(fetch: Callable[[str, int], Sequence[T]], key: Callable[[T], str]) -> list[T]:
@@ -266,4 +272,4 @@ def _lost_sight(leader: object, cloud: dict[str, Any], buses: Sequence[Bus]) -> 
         error = cloud.get("last_error") or "no answer"
         return f"Nova's API does not answer (last answer: {cloud.get('last_success_at') or 'never'}): {error}"
     deaf = tuple(bus.name for bus in buses if bus.deaf_from is not None)
-    return silence(buses, deaf) + "." if deaf else None
+    return silence(buses, deaf) + "." if deaf and len(deaf) == len(buses) else None  # else the others go on

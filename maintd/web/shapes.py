@@ -67,12 +67,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def host_shape(host: Host, buses: Iterable[Bus]) -> dict[str, Any]:
-    """A host. `empty` is null while it is open (nobody asks then) and while a bus that speaks for it is not heard
-    (nobody knows then). `checked_at` is the last verification pass."""
+def host_shape(host: Host, buses: Iterable[Bus], watched: bool) -> dict[str, Any]:
+    """A host. `empty` is null while it is open (nobody asks then), and while a bus that speaks for it is not heard or
+    no maintd watches (nobody knows then). `checked_at` is the last verification pass."""
     return {
         "host": host.name,
-        "empty": host.emptied if host.closed and not unheard(host, buses) else None,
+        "empty": host.emptied if host.closed and watched and not unheard(host, buses) else None,
         "checked_at": None if host.finding is None else moment(host.finding.at),
         **pick(host, _HOST),
     }

@@ -15,7 +15,7 @@ from maintd import daemon as module
 from maintd.clock import SystemClock
 from maintd.config import load
 from maintd.daemon import Daemon, Leading
-from maintd.domain.model import Because
+from maintd.domain.model import Because, Bus, Host
 from maintd.domain.observations import BusSeen
 from maintd.errors import LeaseLost, StoreUnavailable
 from maintd.systemd import Notifier
@@ -84,7 +84,7 @@ def test_an_operator_who_finds_the_lease_lost_ends_the_leading(
     monkeypatch.setattr(leading.admission, "admit", refuse)
     monkeypatch.setattr(leading.admission, "read", lambda look: Known())
     with pytest.raises(LeaseLost):
-        getattr(daemon, ask)(*(["cmp-1"] if ask == "_request_drain" else ["cmp-1", "me"]))
+        getattr(daemon, ask)(*(["cmp-1"] if ask == "_request_drain" else ["cmp-1", "me", None]))
     assert leading.lost.is_set()
     monkeypatch.undo()
 
@@ -128,6 +128,76 @@ def test_what_is_known_of_the_buses_goes_first(daemon: Daemon, monkeypatch: pyte
         module._Door(admission, leading._admit_pending).admit(())
 
     assert ["blind", "notifications" if way == "notifications" else "answer"] == order
+    monkeypatch.undo()
+
+
+def _led_anew(daemon: Daemon) -> Leading:
+    """The next leading, that has loaded the fleet from the store."""
+    first = _leading(daemon)
+    first.lost.set()
+    wait_until(lambda: daemon.leading not in (None, first), what="it to lead anew")
+    return _leading(daemon)
+
+
+def test_a_bus_that_is_configured_no_longer_is_forgotten(daemon: Daemon) -> None:
+    """Else the API would for ever wait for a bus that was given up, and call its hosts unknown."""
+    _leading(daemon).admission.remember(Bus("given-up", blind_from=1.0, deaf_from=1.0))
+    assert ["given-up"] == [bus.name for bus in daemon.store.reading.buses()]
+    leading = _led_anew(daemon)
+
+    assert [] == daemon.store.reading.buses() == leading.admission.read(lambda fleet: list(fleet.buses()))
+
+
+def test_a_heartbeat_that_nobody_watched_has_not_lasted(daemon: Daemon) -> None:
+    """A loss that was still to last when maintd ended is not told at the next start, but looked at again."""
+    waiting = Host("cmp-1", up=False, said_up=True, say_up_at=daemon.clock.now() + 3600.0)
+    _leading(daemon).admission.remember(waiting)
+    host = _led_anew(daemon).admission.read(lambda fleet: fleet.host("cmp-1"))
+
+    assert host is not None and (False, True, None) == (host.up, host.said_up, host.say_up_at)
+
+
+def test_from_the_first_moment_on_it_is_known_that_somebody_watches(daemon: Daemon) -> None:
+    """A crash in the first seconds leaves a gap like any other."""
+    knowledge = daemon.store.reading.knowledge()
+
+    assert knowledge is not None and knowledge.alive_at is not None and knowledge.alive_at >= knowledge.memory_since
+
+
+class _Ear:
+    """An intake of which only the name is asked."""
+
+    dropped = restarts = 0
+
+    def __init__(self, name: str) -> None:
+        self.bus = type("Named", (), {"name": name})
+
+    def healthy(self, now: float) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("second", "ready", "lost"), [("connected", True, []), ("paused", True, []), ("blind", False, []),
+                                  ("connecting", True, ["lost"])],
+)  # fmt: skip
+def test_the_cloud_is_read_once_what_is_heard_is_kept(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, second: str, ready: bool, lost: list[str]
+) -> None:
+    """Not while a bus drops what it hears, each time anew; one that is away is lost, and waited for no longer."""
+    leading = _leading(daemon)
+    monkeypatch.setattr(leading, "turn", lambda: None)
+    monkeypatch.setattr(leading, "intakes", [_Ear("a"), _Ear("b")])
+    monkeypatch.setattr(leading, "since_at", 0.0)
+    leading._bus_state("a", "connected", "")
+    leading._bus_state("b", "connecting", "")
+    assert leading._ready()  # it was given up once, and came
+    leading._bus_state("b", "connected", "")
+    leading._pending.clear()
+    leading.states["b"] = (second, "")
+
+    assert ready is leading._ready()
+    assert lost == [one.state for one in leading._pending if isinstance(one, BusSeen)]
+    leading._pending.clear()
     monkeypatch.undo()
 
 

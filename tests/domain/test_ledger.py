@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from maintd.domain.model import Because, Kind
-from maintd.domain.observations import MigrationSeen, PassRead, ServerSeen, ServiceSeen
-from tests.domain.test_found_by_stories import SERVER, down, proven, residue, there
+from maintd.domain.observations import MigrationSeen, PassRead, ServerSeen, ServiceSeen, Step
+from tests.domain.test_found_by_stories import SERVER, down, proven, residue, there, update
 from tests.domain.test_proof import API, H, Story
 
 
@@ -62,6 +62,21 @@ def test_what_was_cleared_says_nothing_of_a_server_that_came_back() -> None:
     assert not proven(story)
 
 
+def test_an_evacuation_that_failed_says_nothing_of_the_next_one() -> None:
+    """It left nothing, and the server stayed; what took it away later, unheard, did."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    story.now += 10
+    story.see(update(story, step=Step.EVACUATE, source=H))
+    assert [(SERVER, "evacuated")] == residue(story)
+    story.now += 10
+    story.see(row(story, Kind.EVACUATION, "failed", "u1", story.now - 10))
+    assert [] == residue(story)
+    story.see(gone(story))
+
+    assert [(SERVER, "evacuated")] == residue(story)
+
+
 def test_a_later_evacuation_is_not_settled_by_an_earlier_clearing() -> None:
     """An operator's word, or Nova's, is about the evacuations that there were by then."""
     story = returned()
@@ -90,6 +105,22 @@ def test_a_host_that_was_down_while_an_evacuation_went_unheard_keeps_its_residue
     story.see(story.service())
 
     assert [(SERVER, "evacuated")] == residue(story)
+
+
+def test_a_server_not_found_after_its_host_was_down_may_have_left_something() -> None:
+    """A forced delete on a dead host is told by nobody, and of one that is not found Nova does not say when it went."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 60
+    story.see(down(story))
+    story.now += 600
+    story.see(story.service())
+    story.now += 10
+    story.see(ServerSeen(story.now, API, SERVER, trusted=True, deleted=True, emitted_at=story.now, asked_at=story.now))
+    story.now += 30
+    story.see(story.service())
+
+    assert [(SERVER, "deleted_while_down")] == residue(story)
 
 
 def heard_while_asking(story: Story, **read: object) -> None:
@@ -121,3 +152,15 @@ def test_the_time_in_which_a_host_was_down_is_kept_whenever_it_ends() -> None:
 
     assert held is not None and held.up is True
     assert held.last_down_from is not None and held.last_down_to == story.now
+
+
+def test_what_goes_from_an_open_host_prepares_no_proof() -> None:
+    """An open host is no candidate, and nothing is kept for it that a large cloud would have to look through."""
+    story = Story()
+    story.see(story.service(disabled=False, disabled_reason=None), there(story))
+    story.now += 10
+    story.see(update(story, vm_state="deleted", deleted=True))
+    held = story.fleet.host(H)
+
+    assert held is not None and [SERVER] == [server_id for server_id, _, _ in held.departures]
+    assert story.fleet.verification(H) is None

@@ -67,6 +67,30 @@ def test_empty_is_null_while_a_host_is_open(served: Served) -> None:
     assert [None, True, False] == answers
 
 
+@pytest.mark.parametrize("path", ["/v1/hosts", "/v1/hosts/cmp-1", "/v1/status"])
+@pytest.mark.parametrize("sight", ["whole", "nobody", "unheard"])
+def test_empty_is_null_while_nobody_knows(served: Served, path: str, sight: str) -> None:
+    """What was proven is an old memory once no maintd holds the fleet, or a bus that speaks for the host is lost."""
+    served.put(empty("cmp-1"), Bus("default", connected=sight != "unheard"), Knowledge(AT - 86400, AT - 86000))
+    if sight == "nobody":
+        served.clock.advance(3601)
+
+    answer = served.get(path)[1]
+
+    (shown,) = answer.get("hosts", [answer])
+    assert (True if sight == "whole" else None) is shown["empty"]
+    assert "counts" not in answer or (sight == "whole") == answer["counts"]["hosts_empty"]
+
+
+@pytest.mark.parametrize("deaf", [1, 2])
+def test_sight_is_lost_once_every_bus_is_deaf(served: Served, deaf: int) -> None:
+    """While one bus is heard, its hosts go on; those of the deaf one are unknown, each by itself."""
+    buses = [Bus(f"bus-{n}", connected=True, deaf_from=AT - 9 if n < deaf else None) for n in range(2)]
+    served.put(*buses, Knowledge(AT - 86400, AT - 86000))
+
+    assert (deaf == 2) == bool(served.get("/v1/status")[1]["lost_sight"])
+
+
 def test_a_host_shows_why_it_is_not_empty(served: Served) -> None:
     """Blockers come from the last pass and from what is known since, warnings and proof from the pass."""
     host = occupied("cmp-17", "soft_deleted")
