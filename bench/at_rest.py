@@ -1,8 +1,8 @@
 """What a cloud costs in which nothing is closed and nothing moves: calls in any ten minutes, at two sizes.
 
-Half an hour of it, on a clock of our own, the schedule worked through as APScheduler would; the simulated Nova answers over
-real HTTP. The number of servers matters to none of it (nothing has changed), that of hosts does: Nova gives a thousand
-compute nodes a call.
+Half an hour of it, on a clock of our own, the schedule worked through as APScheduler would; the simulated Nova answers
+over real HTTP. The number of servers matters to none of it (nothing has changed), that of hosts does: Nova gives a
+thousand compute nodes a call.
 """
 
 from __future__ import annotations
