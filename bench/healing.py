@@ -36,7 +36,7 @@ DRAINED, CLOSED, EMPTY = "drained", "closed", "empty"
 
 def measure(setting: Setting) -> Row:
     """Lose the bus, let the cloud live on, give it back, look."""
-    hosts, each, acts, blind_s = (300, 4, 40, 5.0) if setting.quick else (10_000, 20, 400, 60.0)
+    hosts, each, acts, blind_s = (100, 4, 30, 4.0) if setting.quick else (10_000, 20, 400, 60.0)
     settle_s = 1.0 if setting.quick else SETTLE_S
     folder = setting.folder / "healing"
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def measure(setting: Setting) -> Row:
         )
         try:
             began = SystemClock().now()
-            wait_until(lambda: daemon.status()["cloud"]["last_success_at"] is not None, 240.0, "the cloud is read")
+            daemon.wait_read(400.0)
             first = calls.tally(rest.api.seen, began, SystemClock().now())
             tell(f"the first reading of all of it: {first.seconds:.0f} s, {first.count} calls, {_mib(first.size)}")
             story = _Story(cloud, hosts, acts)
@@ -86,7 +86,9 @@ def measure(setting: Setting) -> Row:
             _, blinded = _event(receiver, "bus.blinded", 1.0)
             connected_at = max(at for at in _connected(daemon) if at <= healed_at)
             try:
-                wait_until(lambda: all(_emptied(receiver, h) for h in story.expected_empty), 120.0, "proofs")
+                wait_until(
+                    lambda: all(_emptied(receiver, h) for h in story.expected_empty), 120.0, "proofs", every_s=0.2
+                )
             except TimeoutError:
                 for host in story.expected_empty:
                     if not _emptied(receiver, host):
@@ -251,7 +253,7 @@ def _event(receiver: Receiver, kind: str, timeout_s: float) -> tuple[float, dict
     def first() -> tuple[float, dict[str, Any]] | None:
         return next(((at, e) for at, e in receiver.events() if e["type"] == f"maintd.{kind}.v1"), None)
 
-    wait_until(lambda: first() is not None, timeout_s, kind)
+    wait_until(lambda: first() is not None, timeout_s, kind, every_s=0.2)
     found = first()
     assert found is not None
     return found

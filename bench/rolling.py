@@ -14,7 +14,7 @@ import time
 
 from bench import calls, support
 from bench.emptied import Watched
-from bench.support import EXCHANGE, Daemon, Receiver, Row, Setting, quantile, sections, tell, wait_until
+from bench.support import EXCHANGE, Daemon, Receiver, Row, Setting, quantile, sections, tell
 from maintd.clock import ManualClock, SystemClock
 from maintd.simulator.bus import AmqpBus, Queued
 from maintd.simulator.rest import RestServer, Seen
@@ -28,7 +28,7 @@ OPEN_AFTER_S = 2.0
 
 def measure(setting: Setting) -> Row:
     """Close, drain, prove and open a part of the cloud."""
-    hosts, drains, servers = (60, 10, (1, 3)) if setting.quick else (1_000, 100, (10, 20))
+    hosts, drains, servers = (40, 5, (1, 2)) if setting.quick else (1_000, 100, (10, 20))
     settle_s = 1.0 if setting.quick else SETTLE_S
     folder = setting.folder / "rolling"
     receiver = Receiver()
@@ -55,7 +55,7 @@ def measure(setting: Setting) -> Row:
             ),
         )
         try:
-            wait_until(lambda: daemon.status()["cloud"]["last_success_at"] is not None, 120.0, "the cloud is read")
+            daemon.wait_read(120.0)
             time.sleep(0.0 if setting.quick else 12.0)  # so that no call of the first reading is in a window
             tell(f"{drains} of {hosts} hosts are closed, {moves} servers move, settle_s {settle_s:g}")
             began = SystemClock().now()

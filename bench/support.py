@@ -84,13 +84,13 @@ def broker() -> Iterator[str]:
         node.close()
 
 
-def wait_until(true: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Return as soon as it is so; TimeoutError when it never gets so."""
+def wait_until(true: Callable[[], bool], timeout_s: float, what: str, *, every_s: float = 0.02) -> None:
+    """Return as soon as it is so, looking every so often; TimeoutError when it never gets so."""
     deadline = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > deadline:
             raise TimeoutError(f"after {timeout_s:g} s still not: {what}")
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 class Receiver:
@@ -190,6 +190,20 @@ class Daemon:
         with urllib.request.urlopen(f"{self.wait_said('started')['api']}{path}", timeout=10.0) as answer:  # noqa: S310
             told: dict[str, Any] = json.load(answer)
         return told
+
+    def wait_read(self, timeout_s: float) -> None:
+        """Until it has read the whole cloud. Looks seldom: in a large one an answer is work."""
+        began = time.time()
+
+        def read() -> bool:
+            at = self.status()["cloud"]["last_success_at"]
+            return at is not None
+
+        try:
+            wait_until(read, timeout_s, "the cloud is read", every_s=1.0)
+        except TimeoutError:
+            told = [line for _, line in self.log()[-20:]]
+            raise TimeoutError(f"after {time.time() - began:.0f} s the cloud is not read: {told}") from None
 
     def memory_mib(self) -> tuple[float, float]:
         """What it holds in memory now, and the most it ever held."""

@@ -705,6 +705,28 @@ def test_no_pass_keeps_the_healing_waiting(make: Make) -> None:
     assert world.said("bus.healed") and world.polls.passes_due() == ["cmp-01"]
 
 
+def test_a_host_that_is_being_proven_is_not_listed_as_well(make: Make) -> None:
+    """While passes over a host are wanted its servers are not listed for the drain too; while something is on it, and
+    so no pass, they are."""
+    world = make(hosts=3, servers=1)
+    world.cloud.knobs.set("live_migration", mode="converge", seconds=20.0)
+    world.run(1.0)
+    drain(world, "cmp-01")
+    world.run(5.0)
+    assert world.fleet.open_migrations_on("cmp-01")
+    world.rest.api.seen.clear()
+    world.polls._listed_at.clear()
+    assert world.polls.look_at_drains() is True
+    assert any("host=cmp-01" in a for a in world.asked)
+    while (held := world.fleet.verification("cmp-01")) is None or held.first is None:
+        world.run(0.5)
+    world.rest.api.seen.clear()
+    world.polls._listed_at.clear()
+    assert world.polls.look_at_drains() is True
+    assert world.asked == []
+    world.until("host.emptied", 60.0)
+
+
 def test_the_pass_that_may_end_in_a_proof_comes_first(make: Make) -> None:
     """Of the hosts that wait for a pass, one whose first pass found nothing is had before one that had none yet, and a
     proof that is only made again comes last."""
