@@ -461,9 +461,10 @@ def test_2_1_27_soft_delete() -> None:
     """A soft-deleted server is believed to be where it was, and says so as a blocker of its own."""
     scene = Scene()
 
+    start = scene.hear("instance.soft_delete.start", S, S, task="soft-deleting")
     seen = scene.hear("instance.soft_delete.end", S, S, state="soft-delete")
 
-    assert (True, False) == (seen.trusted, seen.deleted)
+    assert [(True, False)] * 2 == [(start.trusted, start.deleted), (seen.trusted, seen.deleted)]
     assert (S, {"soft_deleted"}) == (scene.host_of(), scene.why())
     scene.shows(VM, S, "soft-delete")
     assert not scene.wants_pass() and not scene.is_proven()
@@ -485,9 +486,11 @@ def test_2_1_28_restore() -> None:
     scene = Scene()
     scene.hear("instance.soft_delete.end", S, S, state="soft-delete")
 
+    start = scene.hear("instance.restore.start", S, S, state="soft-delete", task="restoring")
+    assert {"soft_deleted"} == scene.why()
     seen = scene.hear("instance.restore.end", S, S)
 
-    assert seen.trusted
+    assert (True, True) == (start.trusted, seen.trusted)
     assert (S, {"not_attempted"}) == (scene.host_of(), scene.why())
 
 
