@@ -82,6 +82,8 @@ if answer() != 42:
 def test_a_story_has_no_fault_before_it_may_have_one(tmp_path: Path) -> None:
     """A story is told with the guard first; only what it then finds without the guard is the guard's."""
     (tmp_path / "tests" / "acceptance").mkdir(parents=True)
+    (tmp_path / "tests" / "__init__.py").touch()
+    (tmp_path / "tests" / "acceptance" / "__init__.py").touch()
     (tmp_path / "tests" / "acceptance" / "__main__.py").write_text(STORY)
     (tmp_path / "thing.py").write_text("def answer():\n    return 42\n")
     m = mutate.mutation("", "", "thing.py", "return 42", "return 41", story="drain")
