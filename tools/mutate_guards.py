@@ -227,6 +227,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         '    if o.status in ("completed", "done"):\n        if left',
         f"{F26}::test_2_6_08_deleted_before_its_old_host_is_back",
     ),
+    Mutation(
+        "evacuated residue",
+        "what an operator has looked at is what there was by then, in the row and in the ledger",
+        (
+            Change(
+                RESIDUE, "if row.migration_uuid == left.migration_uuid or (row.created_at", "if True or (row.created_at"
+            ),
+            Change(RESIDUE, "if old is None or (old.cleared_at is not None and (", "if old is None or (False and ("),
+        ),
+        (f"{GUARDS}::test_a_server_that_is_evacuated_again_after_somebody_looked",),
+    ),
     mutation(
         "local delete",
         "the ledger is in the way",
