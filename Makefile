@@ -37,7 +37,7 @@ lint: $(STAMP)-lint $(VENV)/promtool $(STAMP)-systemd
 	$(VENV)/promtool test rules tests/rules/*.yaml
 
 mutate: $(STAMP)-test
-	@$(BIN)/python tools/mutate_guards.py $(if $(ONLY),--only '$(ONLY)')
+	@$(BIN)/python tools/mutate_guards.py $(if $(ONLY),--only '$(ONLY)') $(MUTATE_ARGS)
 
 # The transport URL holds a password: it goes by the environment, and may come by it (MAINTD_TRANSPORT_URL).
 # Everything else: make acceptance ACCEPTANCE_ARGS=--help

@@ -227,6 +227,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         '    if o.status in ("completed", "done"):\n        if left',
         f"{F26}::test_2_6_08_deleted_before_its_old_host_is_back",
     ),
+    Mutation(
+        "evacuated residue",
+        "what an operator has looked at is what there was by then, in the row and in the ledger",
+        (
+            Change(
+                RESIDUE, "if row.migration_uuid == left.migration_uuid or (row.created_at", "if True or (row.created_at"
+            ),
+            Change(RESIDUE, "if old is None or (old.cleared_at is not None and (", "if old is None or (False and ("),
+        ),
+        (f"{GUARDS}::test_a_server_that_is_evacuated_again_after_somebody_looked",),
+    ),
     mutation(
         "local delete",
         "the ledger is in the way",
@@ -781,30 +792,43 @@ _ASSERTS = (
 """How a test says no: `(one,) = several` is an assertion, too."""
 
 
-def run(tree: Path, tests: Sequence[str]) -> tuple[int, dict[str, str]]:
-    """The exit code of pytest, and the tests that failed with the first reason given."""
+@dataclass(frozen=True)
+class Failed:
+    """A test that failed: in which of its cases first, and why."""
+
+    case: str
+    reason: str
+
+    @property
+    def says_no(self) -> bool:
+        """Whether it was an assertion."""
+        return self.reason.startswith(_ASSERTS)
+
+
+def run(tree: Path, tests: Sequence[str]) -> dict[str, Failed]:
+    """The tests that failed; of one with several cases, one that failed by an assertion if there is any."""
     quick = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")  # the plugin takes longer than most of the tests
     done = python(tree, "-m", "pytest", "-q", "--tb=no", *quick, "-rfE", *tests)
-    failed: dict[str, str] = {}
-    for _, test, _, _, reason in _SUMMARY.findall(done.stdout):
-        if test not in failed or not failed[test].startswith(_ASSERTS):
-            failed[test] = reason
+    failed: dict[str, Failed] = {}
+    for _, test, case, _, reason in _SUMMARY.findall(done.stdout):
+        if test not in failed or not failed[test].says_no:
+            failed[test] = Failed(case, reason)
     if done.returncode not in (0, 1) or (done.returncode == 1 and not failed):
         raise Misfit(f"pytest ended with {done.returncode}:\n{(done.stdout + done.stderr)[-1500:]}")
-    return done.returncode, failed
+    return failed
 
 
 def try_one(tree: Path, m: Mutation) -> tuple[str, list[str]]:
     """Which tests failed, for the table; and what is wrong."""
     with mutated(tree, m):
-        _, failed = run(tree, m.tests)
+        failed = run(tree, m.tests)
     wrong = []
     for test in m.tests:
         if test not in failed:
             wrong.append(f"{test} does not notice")
-        elif not failed[test].startswith(_ASSERTS):
-            wrong.append(f"{test} fails for another reason: {failed[test]}")
-    noticed = [test.partition("::")[2] for test in m.tests if test in failed]
+        elif not failed[test].says_no:
+            wrong.append(f"{test} fails for another reason: {failed[test].reason}")
+    noticed = [test.partition("::")[2] + failed[test].case for test in m.tests if test in failed]
     return ", ".join(noticed) or "NONE", wrong
 
 
@@ -872,8 +896,7 @@ def report(tree: Path, chosen: Sequence[Mutation], acceptance: Sequence[str] | N
     if not where.startswith(str(tree)):
         raise Misfit(f"the tests would run on {where}, not on the copy in {tree}")
     began = time.monotonic()
-    code, failed = run(tree, sorted({test for m in chosen for test in m.tests}))
-    if code:
+    if failed := run(tree, sorted({test for m in chosen for test in m.tests})):
         raise Misfit(f"without any mutation these fail already: {', '.join(failed)}")
     print("| what could make a false host.emptied | guard taken away | test that failed | story that failed |")
     print("|---|---|---|---|", flush=True)

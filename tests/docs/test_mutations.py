@@ -69,3 +69,28 @@ def test_only_an_assertion_that_fails_is_a_notice(tmp_path: Path, becomes: str, 
 
     assert (noticed, wrong) == (said[0], [sentence.partition(": name")[0] for sentence in said[1]])
     assert "return 42\n" in (tmp_path / "thing.py").read_text()
+
+
+STORY = """import sys
+from thing import answer
+if answer() != 42:
+    print("acceptance: 1 faults:\\n  - host.emptied came too early")
+    sys.exit(1)
+"""
+
+
+def test_a_story_has_no_fault_before_it_may_have_one(tmp_path: Path) -> None:
+    """A story is told with the guard first; only what it then finds without the guard is the guard's."""
+    (tmp_path / "tests" / "acceptance").mkdir(parents=True)
+    (tmp_path / "tests" / "__init__.py").touch()
+    (tmp_path / "tests" / "acceptance" / "__init__.py").touch()
+    (tmp_path / "tests" / "acceptance" / "__main__.py").write_text(STORY)
+    (tmp_path / "thing.py").write_text("def answer():\n    return 42\n")
+    m = mutate.mutation("", "", "thing.py", "return 42", "return 41", story="drain")
+    blunt = mutate.mutation("", "", "thing.py", "return 42", "return 42.0", story="drain")
+
+    assert ("drain: host.emptied came too early", []) == mutate.tell(tmp_path, m, [], set())
+    assert ["the story drain ends without a fault"] == mutate.tell(tmp_path, blunt, [], {"drain"})[1]
+    (tmp_path / "thing.py").write_text("def answer():\n    return 43  # not return 42\n")
+    with pytest.raises(mutate.Misfit, match="has faults already: host.emptied came too early"):
+        mutate.tell(tmp_path, m, [], set())

@@ -160,3 +160,26 @@ def test_a_pass_that_was_disturbed_is_no_first_pass() -> None:
     scene.one_pass()
 
     assert 1 == len(scene.emptied())
+
+
+def test_a_server_that_is_evacuated_again_after_somebody_looked() -> None:
+    """An operator has looked at what there was by then: a server that came back and was evacuated again counts anew."""
+    scene = Scene()
+    scene.dies()
+    scene.row("done", Kind.EVACUATION)
+    scene.shows(VM, D)
+    scene.reconcile()
+    scene.clears_residue()
+    scene.is_back()
+    scene.row("completed", Kind.EVACUATION)
+    scene.shows(VM, S)
+    scene.holds(VM)
+    scene.reconcile()
+    assert {"not_attempted"} == scene.finds()
+    scene.dies()
+
+    scene.row("done", Kind.EVACUATION, uuid="move-2")
+    scene.shows(VM, D)
+
+    assert {"residue"} == scene.finds()
+    assert not scene.is_proven()

@@ -120,6 +120,7 @@ def test_2_1_06_live_migration_rollback() -> None:
     scene = live("pre.end")
 
     start = scene.hear(LIVE + "rollback.start", S, S, **MIGRATING)
+    assert Phase.ROLLING_BACK is scene.phase()
     end = scene.hear(LIVE + "rollback.end", S, S)
 
     assert [(False, S), (False, S)] == [(seen.trusted, seen.source) for seen in (start, end)]
@@ -144,14 +145,12 @@ def test_2_1_07_live_migration_rollback_dest() -> None:
 
 def test_2_1_08_live_migration_abort() -> None:
     """abort.* names the source alone, frees nothing, and of a running migration ends nothing."""
-    scene = live("pre.end")
-
-    start = scene.hear(LIVE + "abort.start", S, S, **MIGRATING)
-    end = scene.hear(LIVE + "abort.end", S, S, **MIGRATING)
-
-    assert [(False, S, None)] * 2 == [(seen.trusted, seen.source, seen.destination) for seen in (start, end)]
-    assert (S, Phase.RUNNING, True) == (scene.host_of(), scene.phase(), scene.migration().aborted)
-    assert {"moving"} == scene.why()
+    for phase in ("start", "end"):
+        scene = live("pre.end")
+        seen = scene.hear(LIVE + f"abort.{phase}", S, S, **MIGRATING)
+        assert (False, S, None) == (seen.trusted, seen.source, seen.destination)
+        assert (S, Phase.RUNNING, True) == (scene.host_of(), scene.phase(), scene.migration().aborted)
+        assert {"moving"} == scene.why()
 
 
 def test_2_1_09_live_migration_force_complete() -> None:
@@ -163,6 +162,9 @@ def test_2_1_09_live_migration_force_complete() -> None:
         assert (False, S) == (seen.trusted, seen.source)
 
     assert (S, Phase.RUNNING, None) == (scene.host_of(), scene.phase(), scene.migration().verdict)
+    unheard = Scene()
+    unheard.hear(LIVE + "force_complete.start", S, S, **MIGRATING)
+    assert (S, True) == (unheard.migration().source, unheard.migration().open)
 
 
 def test_2_1_10_resize_prep() -> None:
@@ -209,7 +211,7 @@ def test_2_1_13_resize_error() -> None:
     seen = scene.hear("instance.resize.error", D, S, task="resize_prep")
 
     assert (False, S, D) == (seen.trusted, seen.source, seen.destination)
-    assert scene.migration().open
+    assert (True, Phase.FAILED) == (scene.migration().open, scene.migration().verdict)
     scene.hear("instance.resize_prep.start", T, S, case="cold", task="resize_prep")
     scene.hear("instance.resize.start", S, S, task="resize_migrating")
     assert (S, T, Phase.RUNNING) == (scene.host_of(), scene.migration().destination, scene.phase())
@@ -218,9 +220,10 @@ def test_2_1_13_resize_error() -> None:
 
 def test_2_1_14_resize_finish() -> None:
     """resize_finish.end is believed: the server is on the destination, and the source still holds its disks."""
-    scene = cold("resize.end")
+    scene = cold("resize.start")  # resize.end went unheard
 
     start = scene.hear("instance.resize_finish.start", D, D, task="resize_finish")
+    assert Phase.FINISHING is scene.phase()
     scene.row("finished", Kind.COLD)
     scene.shows(VM, D, "resized")
     end = scene.hear("instance.resize_finish.end", D, D, state="resized")
@@ -260,7 +263,7 @@ def test_2_1_16_resize_revert() -> None:
     end = scene.hear("instance.resize_revert.end", S, S)
 
     assert (True, S) == (end.trusted, end.source)
-    assert S == scene.host_of()
+    assert (S, Phase.CANCELLED) == (scene.host_of(), scene.migration().verdict)
     scene.shows(VM, S)
     scene.row("reverted", Kind.COLD)
     scene.holds(VM)
@@ -288,7 +291,7 @@ def test_2_1_18_rebuild_scheduled() -> None:
     seen = scene.hear("instance.rebuild_scheduled", f"nova-conductor:{D}", S, case="evacuation", task="rebuilding")
 
     assert (S, D, None) == (seen.source, seen.destination, seen.reporter)
-    assert (S, D) == (scene.host_of(), scene.migration().destination)
+    assert (S, D, Phase.PREPARING) == (scene.host_of(), scene.migration().destination, scene.phase())
     plain = scene.hear("instance.rebuild_scheduled", f"nova-conductor:{S}", S, case="plain", server=OTHER)
     assert plain.step is None
     assert () == scene.fleet.migrations_of(OTHER)
@@ -301,10 +304,11 @@ def test_2_1_19_rebuild_of_an_evacuation() -> None:
     scene.hear("instance.evacuate", "nova-api:ctl", S, task="rebuilding")
 
     start = scene.hear("instance.rebuild.start", D, S, case="evacuation", task="rebuilding")
+    assert (D, Phase.RUNNING) == (scene.migration().destination, scene.phase())
     end = scene.hear("instance.rebuild.end", D, S, case="evacuation")
 
+    assert (Phase.FINISHING, Phase.COMPLETED) == (scene.phase(), scene.migration().verdict)
     assert [(False, S, D)] * 2 == [(seen.trusted, seen.source, seen.destination) for seen in (start, end)]
-    assert D == scene.migration().destination
     assert "residue" in scene.why()
     scene.row("done", Kind.EVACUATION)
     scene.shows(VM, D)
@@ -457,9 +461,10 @@ def test_2_1_27_soft_delete() -> None:
     """A soft-deleted server is believed to be where it was, and says so as a blocker of its own."""
     scene = Scene()
 
+    start = scene.hear("instance.soft_delete.start", S, S, task="soft-deleting")
     seen = scene.hear("instance.soft_delete.end", S, S, state="soft-delete")
 
-    assert (True, False) == (seen.trusted, seen.deleted)
+    assert [(True, False)] * 2 == [(start.trusted, start.deleted), (seen.trusted, seen.deleted)]
     assert (S, {"soft_deleted"}) == (scene.host_of(), scene.why())
     scene.shows(VM, S, "soft-delete")
     assert not scene.wants_pass() and not scene.is_proven()
@@ -481,9 +486,11 @@ def test_2_1_28_restore() -> None:
     scene = Scene()
     scene.hear("instance.soft_delete.end", S, S, state="soft-delete")
 
+    start = scene.hear("instance.restore.start", S, S, state="soft-delete", task="restoring")
+    assert {"soft_deleted"} == scene.why()
     seen = scene.hear("instance.restore.end", S, S)
 
-    assert seen.trusted
+    assert (True, True) == (start.trusted, seen.trusted)
     assert (S, {"not_attempted"}) == (scene.host_of(), scene.why())
 
 

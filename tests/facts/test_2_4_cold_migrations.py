@@ -87,6 +87,20 @@ def test_2_4_03_confirm() -> None:
     assert Phase.COMPLETED is scene.phase()
 
 
+def test_2_4_03_confirm_that_nobody_told_of() -> None:
+    """The row alone says how far it is, and its end frees the source as the messages do."""
+    scene = finished()
+    scene.row("confirming", Kind.COLD)
+    scene.reconcile()
+    assert Phase.CONFIRMING is scene.phase()
+
+    confirmed(scene)
+    scene.reconcile()
+
+    assert Phase.COMPLETED is scene.phase()
+    assert scene.is_proven()
+
+
 def test_2_4_04_confirmed_by_nova_itself() -> None:
     """A confirmation that nobody asked for, without a request, is one all the same."""
     scene = finished()

@@ -109,6 +109,7 @@ def test_2_6_05_the_rebuild_fails() -> None:
     scene.hear("instance.rebuild.start", D, S, case="evacuation", task="rebuilding")
 
     seen = scene.hear("instance.rebuild.error", D, S, state="error", task="rebuilding")
+    assert Phase.FAILED is scene.migration().verdict
     scene.row("failed", Kind.EVACUATION)
     scene.shows(VM, S, "error")
     scene.reconcile()
