@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance import judge
-from tests.acceptance.cloud import PLACEMENT, Cloud, CloudSays, Sentence, until
+from tests.acceptance.cloud import FINAL, PLACEMENT, Cloud, CloudSays, Sentence, until
 from tests.acceptance.judge import Facts
 from tests.acceptance.receiver import Heard, Receiver
 from tests.acceptance.subject import INSTALLATION, Maintd, Settings
@@ -323,6 +323,12 @@ class Stage:
                 self.cloud.act(server_id, action)
         self.say(f"server delete{' --force' if action else ''}, for {len(servers)}")
         self.gone(servers)
+
+    def leaks(self, servers: dict[str, str]) -> dict[str, str]:
+        """Migrations of these servers that are over, and still hold something on the host: by uuid, the server."""
+        holders = self.cloud.holders(self.cloud.nodes(self.host))
+        rows = [row for server_id in servers for row in self.cloud.rows(server_id)]
+        return {row["uuid"]: row["instance_uuid"] for row in rows if row["uuid"] in holders and row["status"] in FINAL}
 
     def gone(self, servers: dict[str, str]) -> None:
         if not until(lambda: all(self.cloud.server(i) is None for i in servers), self.options.patience_s, 0.5):
