@@ -273,19 +273,22 @@ class Stage:
         self.say(f"{'starts' if start else 'stops'} nova-compute on {self.host}")
         if not start:
             self._stopped.add(self.host)
+        before = self.cloud.service(self.host)["updated_at"]
         subprocess.run(words, check=True, timeout=120, stdout=subprocess.DEVNULL)
         if start:
             self._stopped.discard(self.host)
         if wait:
-            self.up(start)
+            self.up(start, before if start else None)
 
-    def up(self, wanted: bool = True) -> None:
-        """Wait until Nova shows the compute as up, or as down."""
+    def up(self, wanted: bool = True, heard_after: str | None = None) -> None:
+        """Wait until Nova shows the compute as up, and has heard of it after then; or as down."""
         state = "up" if wanted else "down"
 
         def shown() -> bool:
             service = self.cloud.service(self.host)
-            return service["state"] == state or bool(wanted and service["forced_down"])  # which always shows as down
+            if wanted and service["forced_down"]:  # which always shows as down
+                return service["updated_at"] != heard_after
+            return service["state"] == state and service["updated_at"] != heard_after
 
         if not until(shown, 180.0, 1.0):
             raise Fault(f"Nova does not show the compute of {self.host} as {state} after three minutes")
