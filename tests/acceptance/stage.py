@@ -131,6 +131,7 @@ class Stage:
         if maintd is not None:
             until(lambda: not maintd.host(self.host).get("closed"), 15.0)
             self.recovered()
+            maintd.clear_residue(self.host)
         self.heard_since()
 
     def record(self, name: str) -> None:
