@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance import judge
-from tests.acceptance.cloud import PLACEMENT, Cloud, CloudSays, Sentence, until
+from tests.acceptance.cloud import FINAL, PLACEMENT, Cloud, CloudSays, Sentence, until
 from tests.acceptance.judge import Facts
 from tests.acceptance.receiver import Heard, Receiver
 from tests.acceptance.subject import INSTALLATION, Maintd, Settings
@@ -131,6 +131,7 @@ class Stage:
         if maintd is not None:
             until(lambda: not maintd.host(self.host).get("closed"), 15.0)
             self.recovered()
+            maintd.clear_residue(self.host)
         self.heard_since()
 
     def record(self, name: str) -> None:
@@ -273,19 +274,22 @@ class Stage:
         self.say(f"{'starts' if start else 'stops'} nova-compute on {self.host}")
         if not start:
             self._stopped.add(self.host)
+        before = self.cloud.service(self.host)["updated_at"]
         subprocess.run(words, check=True, timeout=120, stdout=subprocess.DEVNULL)
         if start:
             self._stopped.discard(self.host)
         if wait:
-            self.up(start)
+            self.up(start, before if start else None)
 
-    def up(self, wanted: bool = True) -> None:
-        """Wait until Nova shows the compute as up, or as down."""
+    def up(self, wanted: bool = True, heard_after: str | None = None) -> None:
+        """Wait until Nova shows the compute as up, and has heard of it after then; or as down."""
         state = "up" if wanted else "down"
 
         def shown() -> bool:
             service = self.cloud.service(self.host)
-            return service["state"] == state or bool(wanted and service["forced_down"])  # which always shows as down
+            if wanted and service["forced_down"]:  # which always shows as down
+                return service["updated_at"] != heard_after
+            return service["state"] == state and service["updated_at"] != heard_after
 
         if not until(shown, 180.0, 1.0):
             raise Fault(f"Nova does not show the compute of {self.host} as {state} after three minutes")
@@ -323,6 +327,12 @@ class Stage:
                 self.cloud.act(server_id, action)
         self.say(f"server delete{' --force' if action else ''}, for {len(servers)}")
         self.gone(servers)
+
+    def leaks(self, servers: dict[str, str]) -> dict[str, str]:
+        """Migrations of these servers that are over, and still hold something on the host: by uuid, the server."""
+        holders = self.cloud.holders(self.cloud.nodes(self.host))
+        rows = [row for server_id in servers for row in self.cloud.rows(server_id)]
+        return {row["uuid"]: row["instance_uuid"] for row in rows if row["uuid"] in holders and row["status"] in FINAL}
 
     def gone(self, servers: dict[str, str]) -> None:
         if not until(lambda: all(self.cloud.server(i) is None for i in servers), self.options.patience_s, 0.5):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.acceptance.judge import Facts
 from tests.acceptance.receiver import Heard
-from tests.acceptance.stage import Stage
+from tests.acceptance.stage import Fault, Stage
 from tests.acceptance.subject import Settings
 from tests.acceptance.watcher import Watcher
 
@@ -24,6 +24,8 @@ A_DRAIN = (
 LAST = frozenset({"service.enabled", "host.reopened", "drain.ended"})
 SOON_S = 15.0
 """How long a thing may take that follows at once."""
+GRACE_S = 420.0
+"""How long a leak may keep the host from being called empty."""
 WORD_S = 60.0
 """How long the end of a migration may take to be told: the API is waited for."""
 
@@ -62,8 +64,21 @@ def stay(stage: Stage, facts: Facts, more_s: float = 5.0) -> None:
 
 
 def emptied(stage: Stage, facts: Facts, within_s: float = 60.0, number: int = 1) -> Heard:
-    """The host is said to be empty, for the first time or the `number`th."""
-    return stage.expect("host.emptied", facts.settle_s + within_s, number=number)
+    """The host is said to be empty, for the first time or the `number`th.
+
+    A busy Nova may fail to free what a move had held here, and never tries again: then maintd has to wait for that, and
+    to warn of it in the end.
+    """
+    try:
+        return stage.expect("host.emptied", facts.settle_s + within_s, number=number)
+    except Fault:
+        leaks = stage.leaks(facts.servers)
+        if not leaks or {kind for kind, _ in stage.kinds()} != {"allocation"}:
+            raise
+        stage.say(f"Nova has leaked what these held: {leaks}")
+        facts.leaked |= leaks.keys()
+        facts.warnings |= {("leftover_allocation", server_id) for server_id in leaks.values()}
+        return stage.expect("host.emptied", GRACE_S, number=number)
 
 
 def reopen(stage: Stage, facts: Facts) -> Facts:

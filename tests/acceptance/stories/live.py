@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.acceptance.cloud import CloudSays, until
 from tests.acceptance.judge import Facts
 from tests.acceptance.stage import Fault, Stage
-from tests.acceptance.stories.common import begin, drain_live, emptied, first, reopen, rest, stay, told_of
+from tests.acceptance.stories.common import GRACE_S, begin, drain_live, emptied, first, reopen, rest, stay, told_of
 
 
 def drain(stage: Stage) -> Facts:
@@ -137,7 +137,7 @@ def _leaked(stage: Stage, facts: Facts, server_id: str) -> Facts:
     facts.leaked = frozenset({leak})
     stage.blocked({("allocation", server_id)}, 60.0)
     facts.warnings = frozenset({("failed_migration", server_id), ("leftover_allocation", server_id)})
-    emptied(stage, facts, within_s=420.0)
+    emptied(stage, facts, GRACE_S)
     return reopen(stage, facts)
 
 
