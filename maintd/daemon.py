@@ -62,6 +62,8 @@ GAUGES_S = 1.0
 STOP_S = 9.0
 ALIVE_S = 15.0
 """How often it is kept that somebody watches; so much too early may a gap begin after a crash."""
+FIRST_READING_S = 60.0
+"""How long timers wait, after a start, for the first reading of the cloud: what nobody looked at did not stall."""
 WAIT_FOR_BUSES_S = 15.0
 """How long the first reading of the cloud waits for buses that are not heard, once one is."""
 PURGE_S = 86400.0
@@ -217,7 +219,7 @@ class Leading:
         for name in sorted(configured):
             # What was true of a connection is not true of this process's; until it is heard, it proves nothing.
             held = known.get(name, Bus(name))
-            self.admission.remember(Bus(name, blind_from=held.blind_from, last_message_at=held.last_message_at))
+            self.admission.remember(replace(held, connected=False, reconnected_at=None, listen_by=None))
             if watched_until is not None and name in known:
                 because = Because("clock", "bus.unwatched")
                 self._pending.append(BusSeen(clock.now(), because, name, "blind", watched_until, "nobody watched"))
@@ -381,7 +383,8 @@ class Leading:
     def turn(self) -> None:
         """One turn of the scheduler: late observations, then timers, then what the intakes have counted."""
         self._admit_pending()
-        self.admission.tick(self._clock.now())
+        if self.polls is None or self.reconciled_at is not None or self._clock.now() - self.since_at > FIRST_READING_S:
+            self.admission.tick(self._clock.now())  # not before we know what happened while nobody watched
         if self._clock.now() - self._alive_at >= ALIVE_S:
             self.note_alive()
         for intake in self.intakes:

@@ -64,7 +64,7 @@ def fold_bus(d: Draft, o: BusSeen) -> None:
             new = replace(new, blind_from=None)  # nothing can be read again; from here on we see
     elif o.state == "lost":
         blind = known.blind_from if known.blind_from is not None else d.now
-        new = replace(known, connected=False, blind_from=None if first else blind, deaf_from=None, listen_by=None)
+        new = replace(known, connected=False, blind_from=None if first else blind, listen_by=None)
     elif o.state == "blind":
         blind_from = o.blind_from if o.blind_from is not None else d.now
         held = known.blind_from

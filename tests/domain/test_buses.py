@@ -189,3 +189,18 @@ def test_what_nova_tells_nobody_is_no_evidence(status: str) -> None:
     wait(story, LATE_S + 1)
 
     assert [] == [e for e in story.events if isinstance(e, BusBlinded)]
+
+
+def test_a_new_connection_makes_no_deaf_bus_hear() -> None:
+    """A bus that was found deaf is so after a reconnection too, whatever is read, until it says something."""
+    story = connected("a")
+    deafened(story)
+    wait(story, LATE_S + 1)
+    story.see(BusSeen(story.now, CLOCK, "a", "lost"))
+    story.now += 5
+    story.see(BusSeen(story.now, CLOCK, "a", "connected"))
+    story.now += 5
+    story.see(BaselineCompleted(story.now, API, story.now - 1))
+
+    assert [] == [e for e in story.events if isinstance(e, BusHealed)]
+    assert not proves(story)
