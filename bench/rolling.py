@@ -59,13 +59,14 @@ def measure(setting: Setting) -> Row:
             time.sleep(0.0 if setting.quick else 12.0)  # so that no call of the first reading is in a window
             tell(f"{drains} of {hosts} hosts are closed, {moves} servers move, settle_s {settle_s:g}")
             began = SystemClock().now()
-            for host in rolled:
+            for host in rolled:  # all of them first, or what leaves one would go to the next
                 cloud.disable(host, "maintenance: rolling upgrade")
+            for host in rolled:
                 for server_id in list(cloud.hosts[host].servers):
                     cloud.live_migrate(server_id)
             emptied: dict[str, float] = {}
             opened: set[str] = set()
-            deadline = time.monotonic() + 600.0
+            deadline, told_at = time.monotonic() + 480.0, time.monotonic()
             while len(opened) < drains:
                 for at, event in receiver.events():
                     if event["type"] == "maintd.host.emptied.v1":
@@ -74,6 +75,10 @@ def measure(setting: Setting) -> Row:
                     if host not in opened and SystemClock().now() - at >= OPEN_AFTER_S:
                         cloud.enable(host)
                         opened.add(host)
+                if time.monotonic() - told_at > 30.0:
+                    told_at = time.monotonic()
+                    freed = sum(not cloud.hosts[host].provider.allocations for host in rolled)
+                    tell(f"after {SystemClock().now() - began:.0f} s: {freed} free, {len(emptied)} proven")
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"only {len(emptied)} of {drains} hosts are proven empty: {daemon.status()}")
                 time.sleep(0.25)
