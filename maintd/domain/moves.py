@@ -123,8 +123,10 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
 
 
 def _over_at(ended: Migration) -> float:
-    """When Nova's row of an ended migration was last changed; it may be tidied up long after its end, though."""
-    return min(at for at in (ended.updated_at, ended.ended_at, float("inf")) if at is not None)
+    """When Nova's row of an ended migration was last changed, in whole seconds, rounded down; it may be tidied up long
+    after its end, though."""
+    changed_at = ended.updated_at + 1.0 if ended.updated_at is not None else float("inf")
+    return min(changed_at, ended.ended_at if ended.ended_at is not None else float("inf"))
 
 
 def _is_another(open_: Migration, o: ServerSeen) -> bool:
