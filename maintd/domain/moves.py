@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from maintd.domain.copying import replace
 from maintd.domain.detectors import stall
-from maintd.domain.draft import CLOCK_MARGIN_S, Draft
+from maintd.domain.draft import CLOCK_MARGIN_S, MOVING_PHASES, Draft
 from maintd.domain.migrations import (
     RANK,
     STEPS,
@@ -216,6 +216,25 @@ def infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
             fault=o.fault or open_.fault,
         )
         put_migration(d, wait, open_)
+
+
+def infer_from_row(d: Draft, o: ServerSeen) -> None:
+    """The API shows a server that nothing is being done with, and we hold a move of it that Nova has never named: it
+    came to nothing, or to its end, unheard. Where Nova does know it after all, its row says so in time."""
+    open_ = d.open_migration_of(o.server_id)
+    if (
+        open_ is None
+        or open_.migration_uuid is not None
+        or open_.verdict is not None
+        or open_.phase not in MOVING_PHASES
+    ):
+        return
+    if o.asked_at is None or o.task_state is not None or open_.moved_at > o.asked_at - d.policy.api_word_s:
+        return
+    arrived = open_.destination is not None and o.host == open_.destination
+    verdict = Phase.COMPLETED if arrived else Phase.CANCELLED if open_.aborted else Phase.FAILED
+    at = d.now + d.policy.api_word_s
+    put_migration(d, replace(open_, verdict=verdict, verdict_at=at, verdict_because=o.because), open_)
 
 
 def end(d: Draft, m: Migration, phase: Phase, status: str | None) -> None:

@@ -19,7 +19,7 @@ from maintd.domain.model import (
     Phase,
     Server,
 )
-from maintd.domain.moves import end, fold_step, infer_from_update, moved
+from maintd.domain.moves import end, fold_step, infer_from_row, infer_from_update, moved
 from maintd.domain.observations import (
     ServerSeen,
     ServersListed,
@@ -64,6 +64,8 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
         fold_step(d, o)
     elif o.trusted and o.because.origin == "notification":
         infer_from_update(d, o, known)
+    elif o.asked_at is not None:
+        infer_from_row(d, o)
     _fold_server_row(d, o)
 
 

@@ -16,6 +16,7 @@ from maintd.domain.observations import (
     ServersListed,
     ServiceSeen,
     Step,
+    TimerDue,
 )
 from tests.domain.test_proof import API, H, Story, emptied
 
@@ -247,3 +248,22 @@ def test_a_row_that_has_ended_ends_what_late_messages_made_of_it() -> None:
     story.see(row(story, "completed", updated_at=said_at))
 
     assert not list(story.fleet.open_migrations())
+
+
+def test_a_move_that_nova_never_named_ends_when_its_server_is_shown_idle() -> None:
+    """An update said `migrating`, and a conductor or a compute died: no row, no further word, and a task that is gone."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 10
+    story.see(update(story, task_state="migrating", emitted_at=story.now))
+    story.now += 60
+    story.see(there(story, host="cmp-02", updated_at=story.now - 30))
+    due = story.fleet.next_due()
+    assert due is not None
+    story.now = due
+    taken = story.fleet.take_due(due)
+    assert taken is not None
+    story.see(TimerDue(due, subject=taken[1]))
+
+    assert not list(story.fleet.open_migrations())
+    assert proven(story)
