@@ -251,7 +251,7 @@ def test_a_row_that_has_ended_ends_what_late_messages_made_of_it() -> None:
 
 
 def test_a_move_that_nova_never_named_ends_when_its_server_is_shown_idle() -> None:
-    """An update said `migrating`, and a conductor or a compute died: no row, no further word, and a task that is gone."""
+    """An update said `migrating`, and a conductor died: no row, no further word, and a task that is gone."""
     story = Story().closed()
     story.see(there(story))
     story.now += 10
