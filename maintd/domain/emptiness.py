@@ -513,6 +513,11 @@ def judge_pass(
             whose = server.project_id if server else None
             out.append(Blocker("incoming", consumer, detail=why, project_id=whose))
             continue
+        if held_by is not None and held_by.status == "reverted" and held_by.source == name:
+            # Nova says so before the source has taken the server back, and gives it the allocation when it has.
+            why = f"{held_by.kind} is reverted, and the server has not arrived yet; its disks are here"
+            out.append(Blocker("incoming", held_by.server_id, detail=why, project_id=held_by.project_id))
+            continue
         if server is not None and server.host == name:
             out.append(server_blocker(_as_held(server, held), host))
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from maintd.domain.copying import replace
 from maintd.domain.detectors import stall
-from maintd.domain.draft import CLOCK_MARGIN_S, Draft
+from maintd.domain.draft import CLOCK_MARGIN_S, MOVING_PHASES, Draft
 from maintd.domain.migrations import (
     RANK,
     STEPS,
@@ -123,8 +123,10 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
 
 
 def _over_at(ended: Migration) -> float:
-    """When Nova's row of an ended migration was last changed; it may be tidied up long after its end, though."""
-    return min(at for at in (ended.updated_at, ended.ended_at, float("inf")) if at is not None)
+    """When Nova's row of an ended migration was last changed, in whole seconds, rounded down; it may be tidied up long
+    after its end, though."""
+    changed_at = ended.updated_at + 1.0 if ended.updated_at is not None else float("inf")
+    return min(changed_at, ended.ended_at if ended.ended_at is not None else float("inf"))
 
 
 def _is_another(open_: Migration, o: ServerSeen) -> bool:
@@ -214,6 +216,25 @@ def infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
             fault=o.fault or open_.fault,
         )
         put_migration(d, wait, open_)
+
+
+def infer_from_row(d: Draft, o: ServerSeen) -> None:
+    """The API shows a server that nothing is being done with, and we hold a move of it that Nova has never named: it
+    came to nothing, or to its end, unheard. Where Nova does know it after all, its row says so in time."""
+    open_ = d.open_migration_of(o.server_id)
+    if (
+        open_ is None
+        or open_.migration_uuid is not None
+        or open_.verdict is not None
+        or open_.phase not in MOVING_PHASES
+    ):
+        return
+    if o.asked_at is None or o.task_state is not None or open_.moved_at > o.asked_at - d.policy.api_word_s:
+        return
+    arrived = open_.destination is not None and o.host == open_.destination
+    verdict = Phase.COMPLETED if arrived else Phase.CANCELLED if open_.aborted else Phase.FAILED
+    at = d.now + d.policy.api_word_s
+    put_migration(d, replace(open_, verdict=verdict, verdict_at=at, verdict_because=o.because), open_)
 
 
 def end(d: Draft, m: Migration, phase: Phase, status: str | None) -> None:

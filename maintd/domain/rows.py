@@ -72,6 +72,7 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
     if not migration.open:
         if new != migration:
             d.put(new)
+        _lay_ghost(d, o, phase)
         return
     if phase is not None and phase.final:
         end(d, new, phase, o.status)
@@ -79,6 +80,17 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
         put_migration(d, new, migration)
         if (new.phase, new.source, new.destination) != (migration.phase, migration.source, migration.destination):
             d.named(new.source, new.destination)
+
+
+def _lay_ghost(d: Draft, o: MigrationSeen, phase: Phase | None) -> None:
+    """A row has ended, and so has a move of the same server that late messages made: all that is known of it was said
+    before, and a server has one move at a time."""
+    ghost = d.open_migration_of(o.server_id)
+    if ghost is None or ghost.migration_uuid is not None or phase is None or not phase.final:
+        return
+    if same_family(ghost.kind, o.kind) and ghost.source in (None, o.source):
+        if o.updated_at is not None and 0.0 < ghost.emitted_at < o.updated_at + 1.0:
+            end(d, ghost, phase, o.status)
 
 
 def _touched_row(migration: Migration, o: MigrationSeen) -> bool:

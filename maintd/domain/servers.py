@@ -19,7 +19,7 @@ from maintd.domain.model import (
     Phase,
     Server,
 )
-from maintd.domain.moves import end, fold_step, infer_from_update, moved
+from maintd.domain.moves import end, fold_step, infer_from_row, infer_from_update, moved
 from maintd.domain.observations import (
     ServerSeen,
     ServersListed,
@@ -64,6 +64,8 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
         fold_step(d, o)
     elif o.trusted and o.because.origin == "notification":
         infer_from_update(d, o, known)
+    elif o.asked_at is not None:
+        infer_from_row(d, o)
     _fold_server_row(d, o)
 
 
@@ -168,7 +170,8 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     host = o.host or (known.host if known else None)
     base = known or Server(o.server_id, o.project_id, o.name)
     d.put(replace(base, host=None, landing=None, vm_state="deleted", task_state=None, deleted_at=d.now, seen_at=d.now))
-    for m in d.migrations_of(o.server_id):
+    moves = d.migrations_of(o.server_id)
+    for m in moves:
         if m.open:
             source = d.host(m.source)
             if source is not None and m.kind is Kind.EVACUATION:
@@ -177,6 +180,10 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
                 leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
+        elif m.status == "reverted" and m.source != host and m is moves[-1]:
+            # Reverted, and yet not back: its source may have died as it was to take it back (facts 6.3).
+            left = leave_residue if (source := d.host(m.source)) and is_down(source) else left_unexplained
+            left(d, m.source or "", o.server_id, "deleted_while_down")
     if known is not None and known.host != host:
         left_a_dead_host(d, known.host, o.server_id)
         moved(d, known.host, None)  # it had gone elsewhere before, unheard

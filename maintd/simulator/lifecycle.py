@@ -386,6 +386,9 @@ class Lifecycle(Moves):
         touched = {server.host}
         for row in self.migrations_of.pop(server.id, ()):
             touched |= {row.source, row.destination}
+            source = self.hosts.get(row.source or "")
+            if row.status == "reverted" and source is not None and row.uuid in source.provider.allocations:
+                source.residue.add(server.id)  # its source died as it was to take it back, and never heard of its end
             if row.status not in ("error", "failed"):
                 self._free(row.source, row.uuid)
             self.migrations.pop(row.id, None)

@@ -139,6 +139,8 @@ class Cloud(Lifecycle):
                     self._act("live_migration_abort.end", server.host or "", copy, request)
                 elif row.kind == "live-migration":
                     self._give_back(row)
+                elif row.source != server.host and row.source in self.hosts:
+                    self.hosts[row.source].strays.add(server.id)  # a resize that ends like this leaves its files
                 self._row(row, status="error")
         state = "error" if server.state == "building" else server.state
         self._save(server, self._load(server), request, state=state, task_state=None, progress=0)

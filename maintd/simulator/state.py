@@ -201,6 +201,8 @@ class State(Engine):
                 for row in migrations:
                     if host in (row.source, row.destination) and row.status in OCCUPYING:
                         here.add(row.server.id)
+                    elif row.status == "reverted" and host == row.source and row.uuid in known.provider.allocations:
+                        here.add(row.server.id)  # gone from its destination, and its source has not taken it back yet
             return here
 
     def bound_for(self, host: str) -> set[str]:

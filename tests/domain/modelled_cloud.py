@@ -491,6 +491,9 @@ class CloudStory:
             self.cloud.confirm(server.id, self.cloud.new_request(periodic=how != "confirm"))
         elif how == "revert":
             self.cloud.revert(server.id)
+            source = self.cloud.migrations_of[server.id][-1].source
+            if source is not None and self._strange(0.2):  # it dies before it has taken the server back, perhaps
+                self._at(rng.uniform(0, 3) * self.timing.rpc_s, self.cloud.kill_compute, source)
         elif how == "delete":
             self._delete(server.id)
 

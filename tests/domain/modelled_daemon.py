@@ -782,9 +782,10 @@ class Interleaving:
                     continue  # the scheduler has not been told
             if known is not None and (known.history_unknown or self.fleet.residue_on(name)):
                 continue  # in doubt; an operator is asked to look
-            nowhere = [s for s in frame.servers if s.id in host.consumers and not s.deleted and s.host is None]
-            if nowhere:
-                continue  # Placement holds the host for a server whose build came to a stop: in doubt, too
+            nowhere = {s.id for s in frame.servers if not s.deleted and s.host is None}
+            nowhere |= {m.server for m in frame.moves if m.destination is None and m.status not in RELEASED_STATUSES}
+            if nowhere & set(host.consumers):
+                continue  # Placement holds the host for a build or a move that came to a stop: in doubt, too
             if known is None or not known.emptied:
                 out.append(name)
         return out

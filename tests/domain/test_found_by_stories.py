@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from maintd.domain.model import Because, Kind
+from maintd.domain.model import Because, Kind, Migration, Phase
 from maintd.domain.observations import (
     DrainRequested,
     MigrationSeen,
@@ -16,6 +16,7 @@ from maintd.domain.observations import (
     ServersListed,
     ServiceSeen,
     Step,
+    TimerDue,
 )
 from tests.domain.test_proof import API, H, Story, emptied
 
@@ -163,13 +164,14 @@ def test_a_late_beginning_of_what_the_api_has_ended_begins_nothing(request_id: s
     story.now += 10
     story.see(update(story, task_state="migrating", emitted_at=story.now))
     story.now += 10
-    story.see(row(story, "completed", updated_at=story.now - 1))
+    ended_at = story.now - 1
+    story.see(row(story, "completed", updated_at=ended_at))  # in whole seconds: it was a little later
     story.now += 5
     because = Because("notification", "instance.live_migration_pre.start", "m3", request_id)
     story.see(
         update(
             story, because=because, step=Step.LIVE_PRE_START, kind=Kind.LIVE, source=H, destination="cmp-02",
-            reporter="cmp-02", emitted_at=story.now - 10, updated_at=story.now - 15, trusted=False,
+            reporter="cmp-02", emitted_at=ended_at + 0.07, updated_at=story.now - 15, trusted=False,
         )
     )  # fmt: skip
 
@@ -197,3 +199,71 @@ def test_an_evacuation_that_failed_says_nothing_of_the_next() -> None:
     story.see(row(story, "done", Kind.EVACUATION, updated_at=story.now - 1))
 
     assert residue(story) == [(SERVER, "evacuated")]
+
+
+def test_a_revert_whose_source_died_is_never_a_leftover() -> None:
+    """Nova calls it reverted before the source has taken the server back; its disks are here, and only Placement says
+    so, for as long as it takes."""
+    story = Story().closed()
+    story.see(down(story))
+    reverted = row(story, "reverted", Kind.COLD, updated_at=story.now - 50, created_at=story.now - 100)
+
+    def stuck(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(reverted,))
+        reads["allocations"] = replace(reads["allocations"], found=("uuid-17",))
+        reads["service"] = replace(reads["service"], found=(story.service(forced_down=True, up=False),))
+
+    for _ in range(5):
+        assert not emptied(story.verify(stuck))
+        story.now += 200
+
+    assert {"incoming"} == {b.kind for b in story.blockers()}
+
+
+def test_a_reverted_server_that_was_deleted_before_it_was_back_left_residue() -> None:
+    """With the server Nova forgets the move, and frees what its dead source held."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 60
+    story.see(row(story, "finished", Kind.COLD), there(story, host="cmp-02", vm_state="resized"))
+    story.see(down(story), row(story, "reverted", Kind.COLD, updated_at=story.now - 5))
+    story.now += 30
+    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
+
+
+def test_a_row_that_has_ended_ends_what_late_messages_made_of_it() -> None:
+    """What was begun anew by messages from before the row's end ends with the row, when it is shown again."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 10
+    said_at = story.now
+    story.see(row(story, "running", updated_at=said_at - 5), row(story, "completed", updated_at=said_at))
+    ghost = Migration("ghost", SERVER, Kind.LIVE, Phase.FINISHING, H, "cmp-02", emitted_at=said_at - 1)
+    story.fleet.put(ghost)
+    story.now += 60
+    story.see(row(story, "completed", updated_at=said_at))
+
+    assert not list(story.fleet.open_migrations())
+
+
+def test_a_move_that_nova_never_named_ends_when_its_server_is_shown_idle() -> None:
+    """An update said `migrating`, and a conductor died: no row, no further word, and a task that is gone."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 10
+    story.see(update(story, task_state="migrating", emitted_at=story.now))
+    story.now += 60
+    story.see(there(story, host="cmp-02", updated_at=story.now - 30))
+    due = story.fleet.next_due()
+    assert due is not None
+    story.now = due
+    taken = story.fleet.take_due(due)
+    assert taken is not None
+    story.see(TimerDue(due, subject=taken[1]))
+
+    assert not list(story.fleet.open_migrations())
+    assert proven(story)
