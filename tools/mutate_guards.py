@@ -234,7 +234,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(
                 RESIDUE, "if row.migration_uuid == left.migration_uuid or (row.created_at", "if True or (row.created_at"
             ),
-            Change(RESIDUE, "if old is None or (old.cleared_at is not None and (", "if old is None or (False and ("),
+            Change(RESIDUE, "(old.cleared_at is not None and not _covers(", "(False and not _covers("),
         ),
         (f"{GUARDS}::test_a_server_that_is_evacuated_again_after_somebody_looked",),
     ),
