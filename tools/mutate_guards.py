@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Takes away, one at a time, what stands between maintd and a false `host.emptied`, and sees that a test notices.
 
-    tools/mutate_guards.py                      all of them; prints a table (two or three minutes)
+    tools/mutate_guards.py                      all of them; prints a table (a minute or two)
     tools/mutate_guards.py --only unconfirmed   those whose words have this in them
     tools/mutate_guards.py --list               only say what there is
     tools/mutate_guards.py --acceptance [ARGUMENTS of python -m tests.acceptance]
