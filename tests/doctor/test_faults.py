@@ -201,7 +201,7 @@ def test_unbounded_and_unread(fresh_clinic: Clinic) -> None:
 
     assert "Nothing bounds 'versioned_notifications.info', nobody reads it" in found.text
     assert r"'^(maintd|versioned_notifications\.info|versioned_notifications\.error)$'" in str(found.fix)
-    assert "rabbitmqctl set_policy" in str(found.fix)
+    assert f"rabbitmqctl set_policy -p {clinic.name} " in str(found.fix)
 
 
 def test_a_bound_shows_by_amqp_alone(fresh_clinic: Clinic) -> None:

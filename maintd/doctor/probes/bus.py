@@ -18,7 +18,7 @@ Started = Callable[[], None]
 
 
 def begin(bus: BusConfig) -> BusFacts:
-    """What is known before anybody has looked."""
+    """What is known before anybody has looked. Raises OperatorError for a URL that cannot be understood."""
     return BusFacts(
         name=bus.name,
         group=broker.section(bus),
@@ -27,6 +27,7 @@ def begin(bus: BusConfig) -> BusFacts:
         pool=bus.pool,
         queues=broker.queues(bus),
         topic_queues=inspection.topic_queues(bus),
+        vhost=str(broker.parse(bus).virtual_host or "/"),
         embedded=broker.embedded(bus),
     )
 
