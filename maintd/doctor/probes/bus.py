@@ -18,7 +18,7 @@ Started = Callable[[], None]
 
 
 def begin(bus: BusConfig) -> BusFacts:
-    """What is known before anybody has looked. Raises OperatorError for a URL that cannot be understood."""
+    """What is known before anybody has looked."""
     return BusFacts(
         name=bus.name,
         group=broker.section(bus),
@@ -27,9 +27,16 @@ def begin(bus: BusConfig) -> BusFacts:
         pool=bus.pool,
         queues=broker.queues(bus),
         topic_queues=inspection.topic_queues(bus),
-        vhost=str(broker.parse(bus).virtual_host or "/"),
+        vhost=_vhost(bus),
         embedded=broker.embedded(bus),
     )
+
+
+def _vhost(bus: BusConfig) -> str:
+    try:
+        return str(broker.parse(bus).virtual_host or "/")
+    except OperatorError:
+        return "/"  # whoever connects says what is wrong with the URL
 
 
 def look(bus: BusConfig, management_url: str | None) -> BusFacts:
