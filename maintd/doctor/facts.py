@@ -95,6 +95,7 @@ class BusFacts:
     pool: str | None
     queues: tuple[str, ...]
     topic_queues: tuple[str, ...]
+    vhost: str = "/"
     embedded: bool = False
     trouble: str | None = None
     before: Look | None = None

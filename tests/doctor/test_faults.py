@@ -201,7 +201,7 @@ def test_unbounded_and_unread(fresh_clinic: Clinic) -> None:
 
     assert "Nothing bounds 'versioned_notifications.info', nobody reads it" in found.text
     assert r"'^(maintd|versioned_notifications\.info|versioned_notifications\.error)$'" in str(found.fix)
-    assert "rabbitmqctl set_policy" in str(found.fix)
+    assert f"rabbitmqctl set_policy -p {clinic.name} " in str(found.fix)
 
 
 def test_a_bound_shows_by_amqp_alone(fresh_clinic: Clinic) -> None:
@@ -426,11 +426,11 @@ def test_failing_service(clinic: Clinic) -> None:
 
 def test_slow_api(clinic: Clinic) -> None:
     """An answer takes more than half of what it may."""
-    clinic.change("cloud", timeout_s=1)
-    clinic.rest.faults.add(service="compute", path="*/os-services*", slow_s=0.7, times=1)
+    clinic.change("cloud", timeout_s=2)
+    clinic.rest.faults.add(service="compute", path="*/os-services*", slow_s=1.1, times=1)
     found = only(clinic.examine(), "api.speed", "warning")
 
-    assert "(os-services) took 0.7 s" in found.text and "timeout_s = 3" in str(found.fix)
+    assert "(os-services) took 1." in found.text and "timeout_s = 6" in str(found.fix)
 
 
 def test_cell_down(clinic: Clinic) -> None:
@@ -624,7 +624,7 @@ def test_a_hanging_api_is_given_up(clinic: Clinic, monkeypatch: pytest.MonkeyPat
     with clinic.busy():
         report = clinic.examine(QUICK_S)
 
-    assert report.took_s < 8.0
+    assert report.took_s < 12.0
     assert "did not answer in 1 s" in told(report, "api.answers", "error")[0].text
     assert told(report, "stream.arrives", "ok")
 

@@ -265,7 +265,7 @@ def bounds(bus: BusFacts) -> Iterator[Finding]:
         yield BOUNDS.unknown(
             f"{teller} whether {', '.join(map(repr, untold))} {'is' if len(untold) == 1 else 'are'} bounded.",
             "maintd doctor --management-url http://HOST:15672, or on the broker:\n"
-            "  rabbitmqctl list_queues name effective_policy_definition arguments\n" + _policy(bus),
+            f"  rabbitmqctl list_queues -p {bus.vhost} name effective_policy_definition arguments\n" + _policy(bus),
             bus.name,
         )
 
@@ -273,7 +273,7 @@ def bounds(bus: BusFacts) -> Iterator[Finding]:
 def _policy(bus: BusFacts) -> str:
     names = "|".join(name.replace(".", r"\.") for name in dict.fromkeys((*bus.queues, *bus.topic_queues)))
     return (
-        f"rabbitmqctl set_policy -p VHOST maintd-bounds '^({names})$' \\\n  "
+        f"rabbitmqctl set_policy -p {bus.vhost} maintd-bounds '^({names})$' \\\n  "
         '\'{"max-length":200000,"max-length-bytes":1073741824,"message-ttl":86400000,"overflow":"drop-head"}\' '
         "--apply-to queues"
     )
@@ -292,7 +292,7 @@ def default_queues(bus: BusFacts) -> Iterator[Finding]:
         elif found.messages > PILED and not bounded(bus, name):
             yield DEFAULTS.warning(
                 f"{found.messages} messages wait in '{name}', which Nova fills and nobody reads.",
-                f"{_policy(bus)}\n  and, to have the room back: rabbitmqctl purge_queue -p VHOST {name}",
+                f"{_policy(bus)}\n  and, to have the room back: rabbitmqctl purge_queue -p {bus.vhost} {name}",
                 bus.name,
             )
         elif found.messages and bounded(bus, name) is None:

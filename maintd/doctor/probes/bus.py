@@ -27,8 +27,16 @@ def begin(bus: BusConfig) -> BusFacts:
         pool=bus.pool,
         queues=broker.queues(bus),
         topic_queues=inspection.topic_queues(bus),
+        vhost=_vhost(bus),
         embedded=broker.embedded(bus),
     )
+
+
+def _vhost(bus: BusConfig) -> str:
+    try:
+        return str(broker.parse(bus).virtual_host or "/")
+    except OperatorError:
+        return "/"  # whoever connects says what is wrong with the URL
 
 
 def look(bus: BusConfig, management_url: str | None) -> BusFacts:
