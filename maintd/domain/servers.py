@@ -15,6 +15,7 @@ from maintd.domain.migrations import (
     HOST_STALE_STEPS,
 )
 from maintd.domain.model import (
+    Host,
     Kind,
     Phase,
     Server,
@@ -33,6 +34,9 @@ from maintd.domain.residue import (
     remember_evacuation,
     vouch,
 )
+
+BEFORE_US_S = 30.0
+"""By how much the last word of a deleted server has to be older than our memory: Nova dates it before it is gone."""
 
 
 def fold_server(d: Draft, o: ServerSeen) -> None:
@@ -192,11 +196,24 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
         gone = held is not None and (is_down(held) or fell_while_down(held, o.updated_at))
         if held is not None and known is not None and o.host is None:  # not found: when it went, nobody says
             gone = gone or known.seen_at < (held.last_down_to or 0.0)
+        if held is not None and known is None and _before_us(d, held, o):
+            return
         if o.local_delete or (gone and o.reporter != host):
             leave_residue(d, host, o.server_id, "deleted_while_down")  # nobody says that its compute took part
         elif o.reporter != host:
             left_unexplained(d, host, o.server_id, "deleted_while_down")
         moved(d, host, None)
+
+
+def _before_us(d: Draft, host: Host, o: ServerSeen) -> bool:
+    """Whether the API shows what had been deleted before we came, on a host that we then found up.
+
+    A list of what has changed reaches back beyond our first look, and may be read when the host has gone down since.
+    """
+    knowledge = d.fleet.knowledge
+    if o.because.origin != "api" or o.updated_at is None or knowledge is None or host.history_unknown:
+        return False
+    return o.updated_at < knowledge.memory_since - BEFORE_US_S
 
 
 def fold_servers_listed(d: Draft, o: ServersListed) -> None:

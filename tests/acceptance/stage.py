@@ -278,6 +278,9 @@ class Stage:
         subprocess.run(words, check=True, timeout=120, stdout=subprocess.DEVNULL)
         if start:
             self._stopped.discard(self.host)
+            if not until(lambda: self.cloud.service(self.host)["updated_at"] != before, 60.0, 1.0):
+                self.say("once more: it may not have ended before")
+                subprocess.run(words, check=True, timeout=120, stdout=subprocess.DEVNULL)
         if wait:
             self.up(start, before if start else None)
 

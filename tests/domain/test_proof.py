@@ -435,6 +435,28 @@ def test_what_a_recording_can_say_is_waited_for() -> None:
     assert ["s1"] == [server_id for server_id, *_ in story.fleet.host(H).departures]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("found_down", "deleted_at", "left"), [(False, 800.0, []), (False, 880.0, ["s8"]), (True, 800.0, ["s8"])]
+)
+def test_what_was_deleted_before_we_came_is_no_residue_where_the_host_was_found_up(
+    found_down: bool, deleted_at: float, left: list[str]
+) -> None:
+    """A list of what has changed reaches back beyond our memory; only if the host was down at first, that matters."""
+    story = Story()
+    story.fleet.put(Knowledge(memory_since=900.0))
+    story.see(story.service(disabled=False, up=not found_down, down_since=950.0 if found_down else None))
+    story.now += 60
+    story.see(story.service(up=False, down_since=story.now))
+    story.see(
+        ServerSeen(
+            story.now, API, "s8", host=H, vm_state="deleted", trusted=True, deleted=True, updated_at=deleted_at,
+            emitted_at=story.now, asked_at=story.now,
+        )
+    )  # fmt: skip
+
+    assert left == [r.server_id for r in story.fleet.residue_on(H)]
+
+
 def test_a_local_delete_leaves_residue_until_it_is_cleared() -> None:
     """A server deleted while its host is down may still run there: the ledger says so, and Nova no longer does."""
     story = Story().closed()

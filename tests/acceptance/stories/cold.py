@@ -34,7 +34,9 @@ def revert(stage: Stage) -> Facts:
     strange = {i: s["OS-EXT-SRV-ATTR:host"] for i in facts.servers if (s := stage.cloud.server(i) or {})}
     if set(strange.values()) != {stage.host}:
         raise Fault(f"Nova did not bring them back: they are on {strange}")
-    stage.blocked({("last_attempt_failed", server_id) for server_id in facts.servers})
+    named = {(kind, i) for kind in ("last_attempt_failed", "not_attempted") for i in facts.servers}
+    if not stage.kinds() <= named or {i for _, i in stage.kinds()} != facts.servers.keys():
+        raise Fault(f"the host's blockers are {stage.kinds()}, not one for each server that is back")
     stay(stage, facts)
     drain_live(stage, facts.servers)
     emptied(stage, facts)

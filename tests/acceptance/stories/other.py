@@ -27,7 +27,7 @@ def build(stage: Stage) -> Facts:
     stage.go()
     watcher = stage.watch()
     racing = stage.create(wait=False)
-    wait_s = secrets.randbelow(1500) / 1000
+    wait_s = secrets.randbelow(700) / 1000
     stage.say(f"the closing follows {wait_s:.3f} s after them")
     time.sleep(wait_s)
     facts = closed(stage, here | racing, watcher=watcher)
