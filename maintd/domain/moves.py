@@ -101,7 +101,7 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
                 return None
         if same_request and transition.begins and o.emitted_at <= m.emitted_at + CLOCK_MARGIN_S:
             return None
-        if transition.begins and m.migration_uuid is not None and o.emitted_at <= _over_at(m):
+        if transition.begins and m.migration_uuid is not None and o.emitted_at < _over_at(m) + ROW_S:
             return None  # a server has one move at a time: this is the late beginning of that one, or of one before
     if open_ is not None:
         elsewhere = bool(o.source and open_.source and o.source != open_.source)
@@ -120,6 +120,10 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
     if transition.begins or (transition.joins and not _echo_of_ended(ended, o)):
         return _begin(d, o, transition.kind)
     return None
+
+
+ROW_S = 1.0
+"""Nova dates its rows in whole seconds: what is dated so may have happened by so much later."""
 
 
 def _over_at(ended: Migration) -> float:
@@ -174,6 +178,8 @@ def infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
             same = o.because.request_id is not None and m.request_id == o.because.request_id
             if same or o.emitted_at <= m.emitted_at + CLOCK_MARGIN_S:
                 return
+            if m.migration_uuid is not None and o.emitted_at < _over_at(m) + ROW_S:
+                return  # said while the move went on whose end the API has told already
         begun = Migration(
             key=d.new_id(),
             server_id=o.server_id,
