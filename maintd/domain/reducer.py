@@ -97,7 +97,7 @@ def _held(fleet: Fleet, table: type, key: str) -> Value | None:
 def _fold_baseline(d: Draft, o: BaselineCompleted) -> None:
     known = d.fleet.knowledge or Knowledge(memory_since=o.seen_at)
     if known.baselined_at is None or known.baselined_at != o.seen_at:
-        d.put(replace(known, baselined_at=o.seen_at))
+        d.put(replace(known, baselined_at=o.seen_at, alive_at=o.seen_at if known.alive_at is not None else None))
     heal(d, o.asked_at)
     d.touch(*sorted(d.fleet.closed_hosts()))
 
