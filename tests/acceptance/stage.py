@@ -249,11 +249,11 @@ class Stage:
         self._watchers.append(watcher)
         return watcher
 
-    def shut(self, reason: str) -> str | None:
-        """Disable the compute service."""
+    def shut(self, reason: str, cloud: Cloud | None = None) -> str | None:
+        """Disable the compute service; by a cloud of its own where another thread does it."""
         self._closed.add(self.host)
         self.say(f"compute service set --disable --disable-reason {reason!r} {self.host} nova-compute")
-        return self.cloud.set_service(self.host, status="disabled", disabled_reason=reason)
+        return (cloud or self.cloud).set_service(self.host, status="disabled", disabled_reason=reason)
 
     def open(self) -> str | None:
         """Enable it again."""

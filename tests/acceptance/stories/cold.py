@@ -80,7 +80,7 @@ def resize_here(stage: Stage) -> Facts:
     stage.blocked({("not_attempted", server_id) for server_id in servers})
     stay(stage, facts)
     stage.note_rows(servers)
-    stage.delete(servers)
+    stage.delete(servers, "forceDelete")  # for good, also where Nova would keep them
     emptied(stage, facts)
     return reopen(stage, facts)
 

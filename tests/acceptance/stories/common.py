@@ -9,7 +9,6 @@ from tests.acceptance.judge import Facts
 from tests.acceptance.receiver import Heard
 from tests.acceptance.stage import Fault, Stage
 from tests.acceptance.subject import Settings
-from tests.acceptance.watcher import Watcher
 
 REASON = "maintenance: acceptance story"
 
@@ -34,10 +33,9 @@ def closed(
     stage: Stage,
     servers: dict[str, str],
     host_events: tuple[str, ...] = A_DRAIN,
-    watcher: Watcher | None = None,
 ) -> Facts:
     """Those servers on a host, maintd beside it, the host watched, then closed."""
-    watcher = watcher or stage.watch()
+    watcher = stage.watch()
     facts = Facts(stage.host, stage.options.settle_s, REASON, servers, watcher, host_events=host_events, loose=LAST)
     shut(stage, facts)
     return facts

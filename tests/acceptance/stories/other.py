@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-from tests.acceptance.cloud import Sentence, until
+from tests.acceptance.cloud import Cloud, Sentence, until
 from tests.acceptance.judge import Facts
 from tests.acceptance.stage import Fault, Stage
 from tests.acceptance.stories.common import (
     A_DRAIN,
+    LAST,
+    REASON,
+    SOON_S,
     begin,
     closed,
     drain_live,
@@ -25,14 +29,23 @@ def build(stage: Stage) -> Facts:
     """Builds race the closing: whichever wins each time, a server that lands is seen, and nothing is empty before."""
     here = stage.create(1)
     stage.go()
-    watcher = stage.watch()
-    racing = stage.create(wait=False)
-    wait_s = secrets.randbelow(700) / 1000
-    stage.say(f"the closing follows {wait_s:.3f} s after them")
-    time.sleep(wait_s)
-    facts = closed(stage, here | racing, watcher=watcher)
+    watcher, another = stage.watch(), Cloud(stage.options.cloud)
+    wait_s = secrets.randbelow(2000) / 1000
+    stage.say(f"the host is closed {wait_s:.3f} s after the first is asked for")
+
+    def close() -> str | None:
+        time.sleep(wait_s)
+        return stage.shut(REASON, another)
+
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(close)
+        racing = stage.create(wait=False)
+    facts = Facts(stage.host, stage.options.settle_s, REASON, here | racing, watcher, host_events=A_DRAIN, loose=LAST)
+    facts.requests |= {"service.disabled": closing.result(), "drain.started": closing.result()}
+    stage.expect("service.disabled", SOON_S)
+    stage.expect("drain.started", SOON_S)
     facts.counted = (len(here), len(facts.servers))
-    stage.built(racing)  # or refused, where the closing was first
+    stage.built(racing)  # or refused: the closing was first
     shown = {server_id: stage.cloud.server(server_id) or {} for server_id in facts.servers}
     landed = {i: facts.servers[i] for i, s in shown.items() if s.get("OS-EXT-SRV-ATTR:host") == stage.host}
     stage.say(f"{len(landed) - len(here)} of {len(racing)} landed before the closing, or in spite of it")
