@@ -270,7 +270,7 @@ def test_a_move_that_nova_never_named_ends_when_its_server_is_shown_idle() -> No
 
 
 def test_a_server_deleted_in_the_middle_of_its_revert_left_residue() -> None:
-    """It was deleted where it had been moved to; its source, alive or not, was about to take it back and keeps files."""
+    """It was deleted where it had been moved to; its source was about to take it back, and keeps its files."""
     story = Story().closed()
     story.see(there(story))
     story.now += 60
