@@ -180,14 +180,13 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
             source = d.host(m.source)
             if source is not None and m.kind is Kind.EVACUATION:
                 leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
-            elif source is not None and source.name != host and is_down(source):
+            elif source is not None and source.name != host and (is_down(source) or m.phase is Phase.REVERTING):
                 leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
-        elif m.status == "reverted" and m.source != host and m is moves[-1]:
-            # Reverted, and yet not back: its source may have died as it was to take it back (facts 6.3).
-            left = leave_residue if (source := d.host(m.source)) and is_down(source) else left_unexplained
-            left(d, m.source or "", o.server_id, "deleted_while_down")
+        elif m.status == "reverted" and m.source and m.source != host and m is moves[-1]:
+            # Reverted, and yet not back: its source never took it back, and keeps its disks (facts 6.3).
+            leave_residue(d, m.source, o.server_id, "deleted_while_down")
     if known is not None and known.host != host:
         left_a_dead_host(d, known.host, o.server_id)
         moved(d, known.host, None)  # it had gone elsewhere before, unheard

@@ -326,7 +326,9 @@ class Lifecycle(Moves):
     def _unconfirmed(self, server: Server) -> Migration | None:
         if server.state != "resized":
             return None
-        return next((row for row in self.migrations_of.get(server.id, ()) if row.status == "finished"), None)
+        return next(
+            (row for row in self.migrations_of.get(server.id, ()) if row.status in ("finished", "confirming")), None
+        )
 
     def _confirming_and_deleting(
         self, server: Server, row: Migration, request: Request, force: bool, soft: bool
