@@ -5,7 +5,7 @@ left; each of them must end the same: one `host.emptied`, never early, and not b
 API does not show while it goes on, the story asks of maintd's blockers.
 
 A family each: `live` (live migrations), `cold` (cold migrations and resizes), `dead` (a host whose nova-compute is
-down), `other` (servers that are built, shelved, deleted, or broken).
+down), `other` (servers that are built, shelved, deleted, or broken), `buses` (a host that speaks on a second broker).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from tests.acceptance.judge import Facts
 from tests.acceptance.stage import Stage
-from tests.acceptance.stories import cold, dead, live, other
+from tests.acceptance.stories import buses, cold, dead, live, other
 
 STORIES: dict[str, Callable[[Stage], Facts]] = {
-    story.__name__: story for family in (live, cold, dead, other) for story in family.STORIES
+    story.__name__: story for family in (live, cold, dead, other, buses) for story in family.STORIES
 }
 """By name."""
