@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tests.acceptance.cloud import Sentence, until
 from tests.acceptance.judge import Facts
+from tests.acceptance.receiver import Heard
 from tests.acceptance.stage import Fault, Stage
 from tests.acceptance.stories.common import closed, drain_live, emptied, first, reopen, rest, stay
 from tests.acceptance.subject import Settings
@@ -57,6 +58,10 @@ def second_bus(stage: Stage) -> Facts:
     finally:
         stage.halt()
         way.close()
+
+
+def _blinded(heard: Heard) -> bool:
+    return heard.type == "bus.blinded" and heard.event["subject"] == SECOND
 
 
 def _settings(stage: Stage, url: str) -> Settings:
