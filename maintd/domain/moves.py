@@ -196,6 +196,8 @@ def infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
         return
     if open_ is None or open_.verdict is not None:
         return
+    if o.emitted_at >= open_.emitted_at and _goes_back(d, o, open_):
+        return
     if open_.kind is not Kind.LIVE:
         if o.vm_state == "error" and o.task_state is None and o.emitted_at >= open_.emitted_at:
             fault = o.fault or open_.fault
@@ -230,6 +232,7 @@ def infer_from_row(d: Draft, o: ServerSeen) -> None:
     open_ = d.open_migration_of(o.server_id)
     if (
         open_ is None
+        or _goes_back(d, o, open_)
         or open_.migration_uuid is not None
         or open_.verdict is not None
         or open_.phase not in MOVING_PHASES
@@ -241,6 +244,14 @@ def infer_from_row(d: Draft, o: ServerSeen) -> None:
     verdict = Phase.COMPLETED if arrived else Phase.CANCELLED if open_.aborted else Phase.FAILED
     at = d.now + d.policy.api_word_s
     put_migration(d, replace(open_, verdict=verdict, verdict_at=at, verdict_because=o.because), open_)
+
+
+def _goes_back(d: Draft, o: ServerSeen, open_: Migration) -> bool:
+    """A task says that an unconfirmed move is being reverted, before any compute says a word of it."""
+    if o.task_state != "resize_reverting" or open_.phase is not Phase.AWAITING_CONFIRMATION:
+        return False
+    put_migration(d, replace(open_, phase=Phase.REVERTING, moved_at=d.now), open_)
+    return True
 
 
 def end(d: Draft, m: Migration, phase: Phase, status: str | None) -> None:

@@ -269,14 +269,21 @@ def test_a_move_that_nova_never_named_ends_when_its_server_is_shown_idle() -> No
     assert proven(story)
 
 
-def test_a_server_deleted_in_the_middle_of_its_revert_left_residue() -> None:
+@pytest.mark.parametrize("told_by", ["row", "update", "server"])
+def test_a_server_deleted_in_the_middle_of_its_revert_left_residue(told_by: str) -> None:
     """It was deleted where it had been moved to; its source was about to take it back, and keeps its files."""
     story = Story().closed()
     story.see(there(story))
     story.now += 60
     story.see(row(story, "finished", Kind.COLD), there(story, host="cmp-02", vm_state="resized"))
     story.now += 30
-    story.see(row(story, "reverting", Kind.COLD, updated_at=story.now - 1))
+    task: dict[str, object] = {"host": "cmp-02", "vm_state": "resized", "task_state": "resize_reverting"}
+    told: dict[str, Observation] = {
+        "row": row(story, "reverting", Kind.COLD, updated_at=story.now - 1),
+        "update": update(story, emitted_at=story.now, **task),
+        "server": there(story, **task),
+    }
+    story.see(told[told_by])
     story.now += 5
     story.see(update(story, host="cmp-02", vm_state="deleted", deleted=True, reporter="cmp-02"))
 
