@@ -196,8 +196,6 @@ def infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
         return
     if open_ is None or open_.verdict is not None:
         return
-    if o.emitted_at >= open_.emitted_at and _goes_back(d, o, open_):
-        return
     if open_.kind is not Kind.LIVE:
         if o.vm_state == "error" and o.task_state is None and o.emitted_at >= open_.emitted_at:
             fault = o.fault or open_.fault
@@ -232,7 +230,6 @@ def infer_from_row(d: Draft, o: ServerSeen) -> None:
     open_ = d.open_migration_of(o.server_id)
     if (
         open_ is None
-        or _goes_back(d, o, open_)
         or open_.migration_uuid is not None
         or open_.verdict is not None
         or open_.phase not in MOVING_PHASES
@@ -246,12 +243,20 @@ def infer_from_row(d: Draft, o: ServerSeen) -> None:
     put_migration(d, replace(open_, verdict=verdict, verdict_at=at, verdict_because=o.because), open_)
 
 
-def _goes_back(d: Draft, o: ServerSeen, open_: Migration) -> bool:
-    """A task says that an unconfirmed move is being reverted, before any compute says a word of it."""
-    if o.task_state != "resize_reverting" or open_.phase is not Phase.AWAITING_CONFIRMATION:
-        return False
-    put_migration(d, replace(open_, phase=Phase.REVERTING, moved_at=d.now), open_)
-    return True
+def goes_back(d: Draft, o: ServerSeen) -> None:
+    """A task says that an unconfirmed move is being reverted, before any compute says a word of it, or too late."""
+    if o.task_state != "resize_reverting":
+        return
+    moves = [m for m in d.migrations_of(o.server_id) if same_family(m.kind, Kind.COLD)]
+    last = moves[-1] if moves else None
+    if last is None or o.emitted_at < last.emitted_at:
+        return
+    server = d.server(o.server_id)
+    if last.phase is Phase.AWAITING_CONFIRMATION:
+        put_migration(d, replace(last, phase=Phase.REVERTING, moved_at=d.now), last)
+    elif server is not None and server.deleted_at is not None and last.status != "confirmed" and last.source:
+        if last.phase is Phase.COMPLETED and o.host != last.source:
+            leave_residue(d, last.source, o.server_id, "deleted_while_down")  # deleted on its way back, as we now hear
 
 
 def end(d: Draft, m: Migration, phase: Phase, status: str | None) -> None:

@@ -20,7 +20,7 @@ from maintd.domain.model import (
     Phase,
     Server,
 )
-from maintd.domain.moves import end, fold_step, infer_from_row, infer_from_update, moved
+from maintd.domain.moves import end, fold_step, goes_back, infer_from_row, infer_from_update, moved
 from maintd.domain.observations import (
     ServerSeen,
     ServersListed,
@@ -57,6 +57,7 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
         vouch(d, o.reporter, o.server_id)
     if o.local_delete and not o.deleted and o.host:
         leave_residue(d, o.host, o.server_id, "deleted_while_down")  # its end may go unheard
+    goes_back(d, o)
     if known is not None and known.deleted_at is not None:
         if o.deleted and o.local_delete and o.host:
             leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before

@@ -288,3 +288,19 @@ def test_a_server_deleted_in_the_middle_of_its_revert_left_residue(told_by: str)
     story.see(update(story, host="cmp-02", vm_state="deleted", deleted=True, reporter="cmp-02"))
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_revert_that_is_heard_of_after_the_delete_leaves_residue_too() -> None:
+    """Messages come in any order: that it had been on its way back is learnt when it is gone."""
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 60
+    story.see(row(story, "finished", Kind.COLD), there(story, host="cmp-02", vm_state="resized"))
+    story.now += 30
+    story.see(update(story, host="cmp-02", vm_state="deleted", deleted=True, reporter="cmp-02", emitted_at=story.now))
+    assert residue(story) == []
+    story.now += 5
+    late: dict[str, object] = {"host": "cmp-02", "vm_state": "resized", "task_state": "resize_reverting"}
+    story.see(update(story, **late, trusted=False, reporter="cmp-02", emitted_at=story.now - 10))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
