@@ -19,7 +19,8 @@ What nobody can know is left out, and only that (and counted, as `excused`):
 - whoever is scheduled to the host between the proof's last look at Placement and the proof's end, a second later: that
   is a refill, and to be said as such (`_looked_at`);
 - a server that was deleted, of which nothing that maintd heard or read since it arrived on the host ever connected it
-  with the host (`_unknowable`).
+  with the host; or that was evacuated or deleted while the host was down, where the host is up again and nothing that
+  was heard or read says that it was ever down, or what was done meanwhile (`_unknowable`).
 
 Files that a failed resize left are told in the event's warnings, and that is what they are held to (`_unwarned`).
 """
@@ -36,8 +37,8 @@ from typing import TypeVar
 from maintd.domain import events
 from maintd.domain.copying import replace
 from maintd.domain.fleet import Fleet
-from maintd.domain.migrations import RELEASED_STATUSES
-from maintd.domain.model import Because, Bus, Knowledge, Phase, Policy, Value
+from maintd.domain.migrations import RELEASED_STATUSES, STEPS
+from maintd.domain.model import Because, Bus, Kind, Knowledge, Phase, Policy, Value
 from maintd.domain.observations import (
     BaselineCompleted,
     BusSeen,
@@ -727,19 +728,29 @@ class Interleaving:
         return at
 
     def _unknowable(self, host: str, server_id: str, truth: Truth) -> bool:
-        """Whether this is the residue of a deleted server, of which nothing was ever shown that it had come here."""
+        """Whether this is the residue of a deleted server, and nothing shown since it came here connects it with this
+        host; or nothing shown since then says that the host was ever down, that it was evacuated, or how it was
+        deleted, and the host is up again."""
         if server_id not in truth.hidden or api.server(self.frame, server_id) is not None:
             return False
         arrived = self._arrived(host, server_id)
+        service = self.frame.hosts.get(host)
+        here = behind_its_back = False
         for o in self.log:
+            asked_at = getattr(o, "asked_at", None)
+            if (asked_at if asked_at is not None else getattr(o, "emitted_at", 0.0)) < arrived:
+                continue
             if isinstance(o, ServerSeen) and o.server_id == server_id:
-                said_at = o.asked_at if o.asked_at is not None else o.emitted_at
-                if said_at >= arrived and host in (o.host, o.landing, o.source, o.destination, o.reporter):
-                    return False
+                here = here or host in (o.host, o.landing, o.source, o.destination, o.reporter)
+                evacuated = o.step is not None and STEPS[o.step].kind is Kind.EVACUATION
+                behind_its_back = behind_its_back or evacuated or o.local_delete
             elif isinstance(o, MigrationSeen) and o.server_id == server_id:
-                if (o.asked_at or 0.0) >= arrived and host in (o.source, o.destination):
-                    return False
-        return True
+                here = here or host in (o.source, o.destination)
+                behind_its_back = behind_its_back or o.kind is Kind.EVACUATION or o.status in ("reverting", "reverted")
+            elif isinstance(o, ServiceSeen) and o.host == host:
+                behind_its_back = behind_its_back or o.forced_down or o.up is False
+        up_again = service is not None and not service.forced_down and service.killed_at is None
+        return not here or (up_again and not behind_its_back)
 
     def _unwarned(self, event: events.HostEmptied, truth: Truth) -> set[str]:
         """Servers whose failed resize left files here since the host was closed, and that the event does not name."""
