@@ -20,6 +20,8 @@ from maintd.domain.model import (
     Verification,
 )
 from maintd.domain.observations import (
+    PassRead,
+    Read,
     ResidueCleared,
     ServerSeen,
     Step,
@@ -172,7 +174,8 @@ def judge_departures(d: Draft, host: str, *, down: bool, asked_at: float) -> Non
 
 
 def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
-    """A move away from a dead host of which Nova shows no row any more: its server was deleted, its disks were not.
+    """What left a dead host with nobody saying so: its server was deleted, its disks were not. Here, a move away of
+    which Nova shows no row any more, and a build of which it shows nothing at all.
 
     Nova removes the rows with the server (facts 2.6). What is left here then spoils the pass, and blocks the next.
     """
@@ -183,6 +186,12 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
         if m.source == host.name and m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
             kind = "evacuated" if m.kind is Kind.EVACUATION else "deleted_while_down"
             leave_residue(d, host.name, m.server_id, kind, m.migration_uuid)
+    # A build that was last heard of on its way here, and of which nothing shows any more: it may have arrived first.
+    held = {str(c) for r in v.reads if isinstance(r, PassRead) and r.read is Read.ALLOCATIONS for c in r.found}
+    for server_id in sorted(d.landing_on(host.name) - held):
+        server = d.server(server_id)
+        if server is not None and server.seen_at < (v.begun_at or d.now):
+            leave_residue(d, host.name, server_id, "deleted_while_down")
 
 
 def accepted(d: Draft, host: str, reads: tuple[object, ...]) -> set[str]:

@@ -164,3 +164,18 @@ def test_what_goes_from_an_open_host_prepares_no_proof() -> None:
 
     assert held is not None and [SERVER] == [server_id for server_id, _, _ in held.departures]
     assert story.fleet.verification(H) is None
+
+
+def test_a_build_that_ended_unheard_on_a_dead_host_may_have_arrived() -> None:
+    """Its arrival and its delete behind the dead compute's back are lost, and nothing shows of it: it may be there."""
+    story = Story().closed()
+    begun = Because("notification", "instance.create.start", "m-1", "req-1")
+    story.see(
+        ServerSeen(story.now, begun, SERVER, vm_state="building", reporter=H, landing=H, emitted_at=story.now),
+    )
+    story.now += 20
+    story.see(down(story))
+    story.now += 1
+
+    assert not proven(story)
+    assert [(SERVER, "deleted_while_down")] == residue(story)
