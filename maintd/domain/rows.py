@@ -9,6 +9,7 @@ from __future__ import annotations
 from maintd.domain.copying import replace
 from maintd.domain.draft import CLOCK_MARGIN_S, Draft
 from maintd.domain.migrations import (
+    RANK,
     STATUSES,
     advance,
     same_family,
@@ -26,6 +27,9 @@ from maintd.domain.observations import (
 )
 from maintd.domain.residue import EVACUATION_FAILED, clear_residue, leave_residue
 
+GHOST_AFTER_S = 30.0
+"""By so long after a compute has told of a move, its row is in every list that shows any row of its server."""
+
 
 def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
     phase = STATUSES[o.kind].get(o.status)
@@ -37,6 +41,7 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
         _fold_evacuation_row(d, o)
     if migration is None:
         if phase is None or phase.final:
+            _lay_ghost(d, o, phase)
             return
         server = d.server(o.server_id)
         if server is not None and server.deleted_at is not None:
@@ -84,12 +89,16 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
 
 def _lay_ghost(d: Draft, o: MigrationSeen, phase: Phase | None) -> None:
     """A row has ended, and so has a move of the same server that late messages made: all that is known of it was said
-    before, and a server has one move at a time."""
+    before, and a server has one move at a time. Nor is there a move that a compute has told of long ago and that still
+    has no row: lists show the newest row first, and it would have had its name by now.
+    """
     ghost = d.open_migration_of(o.server_id)
     if ghost is None or ghost.migration_uuid is not None or phase is None or not phase.final:
         return
     if same_family(ghost.kind, o.kind) and ghost.source in (None, o.source):
-        if o.updated_at is not None and 0.0 < ghost.emitted_at < o.updated_at + 1.0:
+        said_before = o.updated_at is not None and 0.0 < ghost.emitted_at < o.updated_at + 1.0
+        asked_long_after = o.asked_at is not None and ghost.moved_at < o.asked_at - GHOST_AFTER_S
+        if said_before or (asked_long_after and RANK[ghost.phase] >= RANK[Phase.PREPARING]):
             end(d, ghost, phase, o.status)
 
 

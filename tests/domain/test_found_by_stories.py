@@ -304,3 +304,25 @@ def test_a_revert_that_is_heard_of_after_the_delete_leaves_residue_too() -> None
     story.see(update(story, **late, trusted=False, reporter="cmp-02", emitted_at=story.now - 10))
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_move_that_no_list_ever_shows_is_none() -> None:
+    """A late word of a revert made a move that has no row, while lists show the row that it was about as long over."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"))
+    begun = Because("notification", "instance.resize_revert.start", "m-1", "req-1")
+    story.see(
+        ServerSeen(
+            story.now, begun, SERVER, host="cmp-02", step=Step.REVERT_START, source=H, destination="cmp-02",
+            reporter=H, emitted_at=story.now - 1,
+        )
+    )  # fmt: skip
+    over = MigrationSeen(
+        story.now, API, SERVER, 3, "u3", Kind.COLD, "reverted", H, "cmp-02", None, story.now - 60, story.now - 9
+    )
+    story.see(replace(over, asked_at=story.now))
+    assert 1 == len(list(story.fleet.open_migrations()))
+    story.now += 40
+    story.see(replace(over, seen_at=story.now, asked_at=story.now))
+
+    assert [] == list(story.fleet.open_migrations())
