@@ -183,6 +183,10 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
         if m.source == host.name and m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
             kind = "evacuated" if m.kind is Kind.EVACUATION else "deleted_while_down"
             leave_residue(d, host.name, m.server_id, kind, m.migration_uuid)
+    for server_id in sorted(d.landing_on(host.name)):
+        s = d.server(server_id)
+        if s is not None and s.seen_at < (v.begun_at or d.now):  # a build that was here, and is in no list any more
+            leave_residue(d, host.name, server_id, "deleted_while_down")
 
 
 def accepted(d: Draft, host: str, reads: tuple[object, ...]) -> set[str]:

@@ -304,3 +304,15 @@ def test_a_revert_that_is_heard_of_after_the_delete_leaves_residue_too() -> None
     story.see(update(story, **late, trusted=False, reporter="cmp-02", emitted_at=story.now - 10))
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_build_that_vanished_from_a_dead_host_left_residue() -> None:
+    """Its compute had begun to build it, died, and Nova lists it nowhere any more: it was deleted unheard."""
+    story = Story().closed()
+    story.see(update(story, host=None, landing=H, vm_state="building", reporter=H, trusted=False))
+    story.now += 5
+    story.see(down(story))
+    story.now += 5
+
+    assert not proven(story)
+    assert residue(story) == [(SERVER, "deleted_while_down")]
