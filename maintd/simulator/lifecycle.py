@@ -376,12 +376,13 @@ class Lifecycle(Moves):
         self._save(
             server, copy, request, state="deleted", task_state=None, power_state="pending", terminated_at=self.now()
         )
-        self._gone(server, copy)
+        self._gone(server, copy, by=host)
         yield t.rpc_s
         self._act("delete.end", host, copy, request)
 
-    def _gone(self, server: Server, copy: Copy) -> None:
-        """The row is deleted, and with it its migrations' rows and every allocation of the server."""
+    def _gone(self, server: Server, copy: Copy, by: str | None = None) -> None:
+        """The row is deleted, and with it its migrations' rows and every allocation of the server. `by`: the host whose
+        compute did it, and has nothing of the server left, whatever became of its moves."""
         server.deleted_at = copy.deleted_at = self.now()
         self.servers.pop(server.id, None)
         self.deleted[server.id] = server
@@ -389,7 +390,8 @@ class Lifecycle(Moves):
         for row in self.migrations_of.pop(server.id, ()):
             touched |= {row.source, row.destination}
             source = self.hosts.get(row.source or "")
-            if row.status == "reverted" and source is not None and row.uuid in source.provider.allocations:
+            kept = row.status == "reverted" and source is not None and row.uuid in source.provider.allocations
+            if kept and source is not None and row.source != by:
                 source.residue.add(server.id)  # its source died as it was to take it back, and never heard of its end
             if row.status not in ("error", "failed"):
                 self._free(row.source, row.uuid)
