@@ -669,6 +669,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         "if began_at - v.first_looked_at < d.policy.settle_s:",
         "if False:",
         f"{PROOF}::test_two_passes_too_close_prove_nothing",
+    ),
+    Mutation(
+        "the API is right only in the end",
+        "all of it: when the second pass is due, and when it counts",
+        (
+            Change(PASSES, "if began_at - v.first_looked_at < d.policy.settle_s:", "if False:"),
+            Change(PASSES, "verify_at=looked_at + d.policy.settle_s,", "verify_at=d.now,"),
+        ),
+        (f"{PROOF}::test_two_passes_too_close_prove_nothing",),
         story="drain",
     ),
     mutation(
