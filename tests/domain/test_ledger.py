@@ -179,3 +179,19 @@ def test_a_build_that_ended_unheard_on_a_dead_host_may_have_arrived() -> None:
 
     assert not proven(story)
     assert [(SERVER, "deleted_while_down")] == residue(story)
+
+
+def test_a_move_onto_a_dead_host_may_have_arrived() -> None:
+    """A live migration that was forced onto it was under way; the server, deleted elsewhere later, may have come back
+    from there by an evacuation that nobody heard.
+    """
+    story = Story().closed()
+    story.see(down(story), there(story, host="cmp-02"))
+    under_way = MigrationSeen(
+        story.now, API, SERVER, 18, "u8", Kind.LIVE, "running", "cmp-02", H, None, story.now, story.now, story.now
+    )
+    story.see(under_way)
+    story.see(gone(story))
+
+    assert [(SERVER, "evacuated")] == residue(story)
+    assert not proven(story)
