@@ -42,14 +42,17 @@ def fell_while_down(host: Host, at: float | None) -> bool:
     return host.last_down_from - CLOCK_MARGIN_S <= at <= host.last_down_to + CLOCK_MARGIN_S
 
 
-def leave_residue(d: Draft, host: str, server_id: str, kind: str, migration_uuid: str | None = None) -> None:
+def leave_residue(
+    d: Draft, host: str, server_id: str, kind: str, migration_uuid: str | None = None, at: float | None = None
+) -> None:
+    """Note it, unless it is noted. `at`: when it happened, where that was said; else it is noted as of now."""
     held = d.host(host)
     server = d.server(server_id)
     residue = Residue(
         host,
         server_id,
         kind,
-        d.now,
+        min(at, d.now) if at else d.now,
         held.service_uuid if held else None,
         migration_uuid=migration_uuid,
         project_id=server.project_id if server else None,
@@ -105,9 +108,10 @@ def remember_evacuation(d: Draft, o: ServerSeen) -> None:
             clear_residue(d, old, EVACUATION_FAILED)
         return
     if old is None:
-        leave_residue(d, o.source, o.server_id, "evacuated")
+        leave_residue(d, o.source, o.server_id, "evacuated", at=o.emitted_at)
     elif old.cleared_at is not None and o.emitted_at > old.cleared_at + CLOCK_MARGIN_S:
-        d.put(replace(old, since=d.now, migration_uuid=None, cleared_at=None, cleared_by=None))
+        since = min(o.emitted_at, d.now)
+        d.put(replace(old, since=since, migration_uuid=None, cleared_at=None, cleared_by=None))
         d.named(o.source)
         d.touch(o.source)
 

@@ -132,8 +132,11 @@ def _fold_evacuation_row(d: Draft, o: MigrationSeen) -> None:
         return
     left = d.residue(f"{o.source}/{o.server_id}/evacuated")
     if o.status == "completed":
-        if left is not None and left.cleared_at is None and left.migration_uuid in (None, o.migration_uuid):
-            clear_residue(d, left, "Nova: the evacuation is completed")
+        if left is not None and left.cleared_at is None:
+            # Of one whose row is not known yet, a row that was over before it began says nothing.
+            unnamed = left.migration_uuid is None and (o.updated_at or d.now) >= left.since - CLOCK_MARGIN_S
+            if unnamed or left.migration_uuid == o.migration_uuid:
+                clear_residue(d, left, "Nova: the evacuation is completed")
     elif o.status == "done":
         leave_residue(d, o.source, o.server_id, "evacuated", o.migration_uuid)
     elif o.status in ("failed", "error"):

@@ -82,6 +82,8 @@ class Facts:
     """Who goes on holding something in Placement because Nova forgot to free it."""
     refilled_at: list[float] = field(default_factory=list)
     """When a server was sent back to the host after each time that it was emptied."""
+    gaps: tuple[str, ...] = ()
+    """What has to be said of the buses, in this order."""
     counted: tuple[int, int] | None = None
     """Fewest and most servers that may have been there when the host was closed, where that was a race."""
 
@@ -107,8 +109,11 @@ def sequence(heard: Heard) -> int:
 def told(facts: Facts) -> list[str]:
     """Everything that can be held against one story's telling."""
     ours = [h for h in facts.heard if h.event.get("subject") == facts.host or h.data.get("server_id") in facts.servers]
-    strange = [h for h in facts.heard if h.type.startswith(("bus.", "subscription.", "services."))]
+    gaps = [h for h in facts.heard if h.type.startswith("bus.")] if facts.gaps else []
+    strange = [h for h in facts.heard if h.type.startswith(("bus.", "subscription.", "services.")) and h not in gaps]
     faults = [f"{h.type} was published: {json.dumps(h.data)}" for h in strange]
+    if tuple(h.type for h in gaps) != facts.gaps:
+        faults.append(f"of the buses was said {[h.type for h in gaps]}, not {list(facts.gaps)}")
     faults += host_told(facts, [h for h in ours if not h.type.startswith("migration.")])
     faults += migrations_told(facts, [h for h in ours if h.type.startswith("migration.")])
     faults += proof(facts)

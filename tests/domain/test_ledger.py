@@ -195,3 +195,24 @@ def test_a_move_onto_a_dead_host_may_have_arrived() -> None:
 
     assert [(SERVER, "evacuated")] == residue(story)
     assert not proven(story)
+
+
+def test_an_earlier_evacuation_that_is_over_says_nothing_of_the_next() -> None:
+    """The same list shows the row of the first, completed long ago, and the second's, which holds: the host is not
+    empty, whichever is read first, and nor is it once the server is deleted and both rows are gone.
+    """
+    story = Story().closed()
+    story.see(there(story), down(story))
+    begun = Because("notification", "instance.evacuate", "m-2", "req-2")
+    again = ServerSeen(
+        story.now, begun, SERVER, host=H, step=Step.EVACUATE, kind=Kind.EVACUATION, source=H, emitted_at=story.now
+    )
+    story.see(again)
+    story.now += 20
+    first = row(story, Kind.EVACUATION, "completed", "u1", story.now - 90)
+    story.see(replace(first, updated_at=story.now - 60), row(story, Kind.EVACUATION, "done", "u2", story.now - 20))
+    story.see(there(story, host="cmp-02", updated_at=story.now - 5))
+    story.see(gone(story))
+
+    assert [(SERVER, "evacuated")] == residue(story)
+    assert not proven(story)
