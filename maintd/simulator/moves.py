@@ -40,6 +40,9 @@ class Moves(State):
     def _live(self, server: Server, copy: Copy, wanted: str | None, force: bool, request: Request) -> Steps:
         t = self.timing
         yield t.rpc_s
+        if server.host is None:
+            self._save(server, copy, request, task_state=None)  # it is nowhere any more: there is nothing to move
+            return
         row = self._new_migration(server, "live-migration", "accepted")
         job = self._live_jobs[row.id] = LiveJob(row, copy=copy)
         source = row.source or ""
@@ -314,6 +317,9 @@ class Moves(State):
     ) -> Steps:
         t = self.timing
         yield t.rpc_s
+        if server.host is None:
+            self._save(server, copy, request, task_state=None)
+            return
         row = self._new_migration(server, "migration" if flavor is server.flavor else "resize", "pre-migrating", flavor)
         row.cross_cell = cross_cell
         source = row.source or ""
