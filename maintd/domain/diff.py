@@ -142,8 +142,8 @@ _ENDS: dict[Phase, Callable[..., Event]] = {
 
 
 def _diff_migration(out: list[Event], before: Migration | None, m: Migration, because: Because, d: Draft) -> None:
-    if before is not None and not before.open:
-        return
+    if (before is not None and not before.open) or (before is None and not m.open and m.said_started):
+        return  # it was over, or was so before it was known
     old_phase = before.phase if before else None
     old_stalled = before.stalled if before else None
     speaks = m.phase != old_phase and m.phase in _ENDS

@@ -424,6 +424,10 @@ def spoilt(reads: tuple[object, ...]) -> str | None:
     return None
 
 
+NOT_BACK_YET = "and the server has not arrived yet; its disks are here"
+"""What a pass says of a server whose source has not taken it back; should nothing show of it later, they still are."""
+
+
 def judge_pass(
     reads: tuple[object, ...],
     host: Host,
@@ -515,7 +519,7 @@ def judge_pass(
             continue
         if held_by is not None and held_by.status == "reverted" and held_by.source == name:
             # Nova says so before the source has taken the server back, and gives it the allocation when it has.
-            why = f"{held_by.kind} is reverted, and the server has not arrived yet; its disks are here"
+            why = f"{held_by.kind} is reverted, {NOT_BACK_YET}"
             out.append(Blocker("incoming", held_by.server_id, detail=why, project_id=held_by.project_id))
             continue
         if server is not None and server.host == name:

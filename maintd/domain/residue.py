@@ -178,14 +178,19 @@ def judge_departures(d: Draft, host: str, *, down: bool, asked_at: float) -> Non
 
 
 def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
-    """What left a dead host with nobody saying so: its server was deleted, its disks were not. Here, a move away of
-    which Nova shows no row any more, and a build of which it shows nothing at all.
+    """What left a host with nobody saying so: its server was deleted, its disks were not. A revert that had not come
+    to its end; on a dead host a move away of which Nova shows no row any more, and a build of which it shows nothing.
 
     Nova removes the rows with the server (facts 2.6). What is left here then spoils the pass, and blocks the next.
     """
-    if not is_down(host) or emptiness.spoilt(v.reads):
+    if emptiness.spoilt(v.reads):
         return
     shown = {row.server_id for row in emptiness.rows_shown(v.reads)}
+    for b in host.finding.blockers if host.finding is not None else ():
+        if b.server_id and b.server_id not in shown and (b.detail or "").endswith(emptiness.NOT_BACK_YET):
+            leave_residue(d, host.name, b.server_id, "deleted_while_down")  # deleted before its source had it back
+    if not is_down(host):
+        return
     for m in d.open_migrations_on(host.name):
         if m.source == host.name and m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
             kind = "evacuated" if m.kind is Kind.EVACUATION else "deleted_while_down"

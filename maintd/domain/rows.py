@@ -31,6 +31,10 @@ GHOST_AFTER_S = 30.0
 """By so long after a compute has told of a move, its row is in every list that shows any row of its server."""
 
 
+LATELY_S = 600.0
+"""For how long a revert that nobody had told of may be one whose server is not back yet."""
+
+
 def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
     phase = STATUSES[o.kind].get(o.status)
     migration = d.fleet.migration_by_uuid(o.migration_uuid)
@@ -42,6 +46,7 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
     if migration is None:
         if phase is None or phase.final:
             _lay_ghost(d, o, phase)
+            _remember_revert(d, o)
             return
         server = d.server(o.server_id)
         if server is not None and server.deleted_at is not None:
@@ -85,6 +90,35 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
         put_migration(d, new, migration)
         if (new.phase, new.source, new.destination) != (migration.phase, migration.source, migration.destination):
             d.named(new.source, new.destination)
+
+
+def _remember_revert(d: Draft, o: MigrationSeen) -> None:
+    """A row that nobody had told of was reverted lately, and its server is not back: should it be deleted before it is,
+    its source keeps its disks (`servers.py`). Nothing is told of it; it was over before it was known.
+    """
+    server = d.server(o.server_id)
+    if o.status != "reverted" or server is None or server.deleted_at is not None or server.host in (None, o.source):
+        return
+    if o.updated_at is None or o.updated_at < (o.asked_at or o.seen_at) - LATELY_S:
+        return
+    over = Migration(
+        key=d.new_id(),
+        server_id=o.server_id,
+        kind=o.kind,
+        phase=Phase.CANCELLED,
+        source=o.source,
+        destination=o.destination,
+        status=o.status,
+        migration_id=o.migration_id,
+        migration_uuid=o.migration_uuid,
+        project_id=o.project_id,
+        begun_at=o.created_at or o.seen_at,
+        said_started=True,
+        updated_at=o.updated_at,
+        moved_at=d.now,
+        ended_at=d.now,
+    )
+    d.put(over)
 
 
 def _lay_ghost(d: Draft, o: MigrationSeen, phase: Phase | None) -> None:

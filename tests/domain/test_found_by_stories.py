@@ -326,3 +326,44 @@ def test_a_move_that_no_list_ever_shows_is_none() -> None:
     story.see(replace(over, seen_at=story.now, asked_at=story.now))
 
     assert [] == list(story.fleet.open_migrations())
+
+
+def test_a_revert_that_nobody_told_of_and_that_never_arrived() -> None:
+    """Its row alone was read, reverted a moment ago, with the server still elsewhere; deleted there, it left its disks
+    on the source, and nothing is told of a move that was over before it was known.
+    """
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"))
+    story.now += 1
+    said = story.see(
+        MigrationSeen(
+            story.now, API, SERVER, 3, "u3", Kind.COLD, "reverted", H, "cmp-02", None, story.now - 60, story.now - 9,
+            asked_at=story.now,
+        )
+    )  # fmt: skip
+    assert [] == [event.TYPE for event in said if event.TYPE.startswith("migration.")]
+    story.now += 20
+    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
+
+
+def test_a_revert_that_a_pass_saw_and_that_never_arrived() -> None:
+    """A pass saw that Placement holds the source for a reverted move; the next sees nothing of the server at all."""
+    story = Story().closed()
+    over = MigrationSeen(
+        story.now, API, SERVER, 3, "u3", Kind.COLD, "reverted", H, "cmp-02", None, story.now - 900, story.now - 900
+    )
+
+    def held(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(over,))
+        reads["allocations"] = replace(reads["allocations"], found=("u3",))
+
+    story.verify(held)
+    assert ["incoming"] == [b.kind for b in story.blockers()]
+    story.now += 30
+
+    assert not proven(story)
+    assert residue(story) == [(SERVER, "deleted_while_down")]
