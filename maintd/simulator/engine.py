@@ -158,6 +158,8 @@ class Engine:
         self._push(self.now(), process)
 
     def _end(self, process: Process) -> None:
+        if process.dead:
+            return
         process.dead = True
         self._processes.pop(process, None)
         if process.waits_for is not None:

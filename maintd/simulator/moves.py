@@ -246,7 +246,7 @@ class Moves(State):
         copy = self._load(server)
         self._act("live_migration_abort.start", source, copy, request)
         process = job.process
-        if job.phase == "queued" and process is not None:
+        if job.phase == "queued" and process is not None and not process.dead:
             self._end(process)
             self._give_back(row)
             self._row(row, status="cancelled")
