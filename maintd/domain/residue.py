@@ -27,6 +27,9 @@ from maintd.domain.observations import (
     Step,
 )
 
+EVACUATION_COMPLETED = "Nova: the evacuation is completed"
+"""What is cleared for this reason is what that one evacuation had left, and nothing else."""
+
 EVACUATION_FAILED = "Nova: the evacuation failed, the server is still here"
 """What is cleared for this reason was never there, so that it says nothing against the next evacuation."""
 
@@ -212,7 +215,9 @@ def accepted(d: Draft, host: str, reads: tuple[object, ...]) -> set[str]:
     for row in emptiness.rows_shown(reads):
         left = d.residue(f"{host}/{row.server_id}/evacuated")
         if left is not None and left.cleared_at is not None:
-            if row.migration_uuid == left.migration_uuid or (row.created_at or 0.0) <= left.cleared_at + CLOCK_MARGIN_S:
+            looked = left.cleared_by not in (EVACUATION_COMPLETED, EVACUATION_FAILED)
+            there_then = (row.created_at or 0.0) <= left.cleared_at + CLOCK_MARGIN_S
+            if row.migration_uuid == left.migration_uuid or (looked and there_then):
                 out.add(row.migration_uuid)
     return out
 

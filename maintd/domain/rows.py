@@ -25,7 +25,7 @@ from maintd.domain.observations import (
     MigrationSeen,
     ProgressSeen,
 )
-from maintd.domain.residue import EVACUATION_FAILED, clear_residue, leave_residue
+from maintd.domain.residue import EVACUATION_COMPLETED, EVACUATION_FAILED, clear_residue, leave_residue
 
 GHOST_AFTER_S = 30.0
 """By so long after a compute has told of a move, its row is in every list that shows any row of its server."""
@@ -170,7 +170,7 @@ def _fold_evacuation_row(d: Draft, o: MigrationSeen) -> None:
             # Of one whose row is not known yet, a row that was over before it began says nothing.
             unnamed = left.migration_uuid is None and (o.updated_at or d.now) >= left.since - CLOCK_MARGIN_S
             if unnamed or left.migration_uuid == o.migration_uuid:
-                clear_residue(d, left, "Nova: the evacuation is completed")
+                clear_residue(d, replace(left, migration_uuid=o.migration_uuid), EVACUATION_COMPLETED)
     elif o.status == "done":
         leave_residue(d, o.source, o.server_id, "evacuated", o.migration_uuid)
     elif o.status in ("failed", "error"):

@@ -216,3 +216,20 @@ def test_an_earlier_evacuation_that_is_over_says_nothing_of_the_next() -> None:
 
     assert [(SERVER, "evacuated")] == residue(story)
     assert not proven(story)
+
+
+def test_the_end_of_one_evacuation_clears_what_that_one_left_and_no_more() -> None:
+    """The first's row is read as completed when the second has begun already: that one's still holds the host."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    begun = Because("notification", "instance.evacuate", "m-1", "req-1")
+    story.see(
+        ServerSeen(story.now, begun, SERVER, host=H, step=Step.EVACUATE, kind=Kind.EVACUATION, source=H,
+                   emitted_at=story.now)
+    )  # fmt: skip
+    story.now += 60
+    second = row(story, Kind.EVACUATION, "done", "u2", story.now - 20)
+    story.see(row(story, Kind.EVACUATION, "completed", "u1", story.now - 58), second)
+
+    assert [(SERVER, "evacuated")] == residue(story)
+    assert not proven(story)
