@@ -902,8 +902,12 @@ def _gap(fleet: Fleet) -> float | None:
 def _is_unsure(fleet: Fleet, server_id: str) -> bool:
     """Whether a move ended in a way that leaves open where the server is."""
     server, moves = fleet.server(server_id), fleet.migrations_of(server_id)
-    if server is None or server.deleted_at is not None or not moves or moves[-1].open:
+    if server is None or server.deleted_at is not None or not moves:
         return _is_still_there(fleet, server_id)
+    if moves[-1].open:
+        # Nothing is about to end here, so its row was missed in a list: rows go with their server (facts 2.6).
+        waits = moves[-1].phase is Phase.AWAITING_CONFIRMATION and moves[-1].verdict is None
+        return waits or _is_still_there(fleet, server_id)
     return moves[-1].phase is Phase.FAILED or server.host is None or _is_still_there(fleet, server_id)
 
 

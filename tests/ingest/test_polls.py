@@ -16,13 +16,13 @@ from maintd.clock import Clock, ManualClock, SystemClock
 from maintd.config import CloudConfig
 from maintd.domain.events import CloudEvent
 from maintd.domain.fleet import Fleet
-from maintd.domain.model import Because, Knowledge, Policy
+from maintd.domain.model import Because, Kind, Knowledge, Migration, Phase, Policy, Server
 from maintd.domain.observations import BusSeen, Observation, ServersListed
 from maintd.errors import LeaseLost, StoreUnavailable
 from maintd.ingest import polls as polls_module
 from maintd.ingest.admit import Admission
 from maintd.ingest.budget import Budget
-from maintd.ingest.polls import Limits, Polls
+from maintd.ingest.polls import Limits, Polls, _is_unsure
 from maintd.nova.api import OPEN_STATUSES, NovaApi
 from maintd.nova.notifications.envelope import read_message
 from maintd.simulator.model import Cloud, Timing
@@ -952,3 +952,22 @@ def test_stopping_does_not_wait_for_a_hanging_nova(live: Callable[..., Live]) ->
     begun = time.monotonic()
     world.polls.stop(timeout_s=1.0)
     assert time.monotonic() - begun < 4.0
+
+
+@pytest.mark.parametrize(
+    ("phase", "verdict", "asked"),
+    [
+        (Phase.AWAITING_CONFIRMATION, None, True),
+        (Phase.AWAITING_CONFIRMATION, Phase.COMPLETED, False),
+        (Phase.RUNNING, None, False),
+    ],
+)
+def test_a_server_is_asked_after_whose_unconfirmed_move_no_list_shows(
+    phase: Phase, verdict: Phase | None, asked: bool
+) -> None:
+    """Its row may have gone with the server itself; where an end is about to be told, the row is asked for alone."""
+    fleet = Fleet()
+    fleet.put(Server("s1", host="cmp-02", vm_state="resized"))
+    fleet.put(Migration("k1", "s1", Kind.COLD, phase, "cmp-01", "cmp-02", verdict=verdict))
+
+    assert asked is _is_unsure(fleet, "s1")
