@@ -181,7 +181,7 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
             source, there = d.host(m.source), d.host(m.destination)
             if there is not None and there.name != host and is_down(there) and m.phase is not Phase.ASKED:
                 # Where it was on its way to is dead: it may have arrived, and been evacuated from there, unheard.
-                leave_residue(d, there.name, o.server_id, "evacuated")
+                leave_residue(d, there.name, o.server_id, "deleted_while_down")
             if source is not None and m.kind is Kind.EVACUATION:
                 leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
             elif source is not None and source.name != host and (is_down(source) or m.phase is Phase.REVERTING):

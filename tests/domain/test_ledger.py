@@ -193,7 +193,7 @@ def test_a_move_onto_a_dead_host_may_have_arrived() -> None:
     story.see(under_way)
     story.see(gone(story))
 
-    assert [(SERVER, "evacuated")] == residue(story)
+    assert [(SERVER, "deleted_while_down")] == residue(story)
     assert not proven(story)
 
 
