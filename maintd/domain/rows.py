@@ -20,7 +20,7 @@ from maintd.domain.model import (
     Phase,
     Progress,
 )
-from maintd.domain.moves import end, put_migration
+from maintd.domain.moves import end, moved, put_migration
 from maintd.domain.observations import (
     MigrationSeen,
     ProgressSeen,
@@ -47,6 +47,7 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
         if phase is None or phase.final:
             _lay_ghost(d, o, phase)
             _remember_revert(d, o)
+            _remember_arrival(d, o)
             return
         server = d.server(o.server_id)
         if server is not None and server.deleted_at is not None:
@@ -119,6 +120,17 @@ def _remember_revert(d: Draft, o: MigrationSeen) -> None:
         ended_at=d.now,
     )
     d.put(over)
+
+
+def _remember_arrival(d: Draft, o: MigrationSeen) -> None:
+    """A live migration that nobody had told of is completed since its server was last seen: that is where it is now."""
+    server = d.server(o.server_id)
+    if o.status != "completed" or o.kind is not Kind.LIVE or o.destination is None or o.updated_at is None:
+        return
+    if server is None or server.deleted_at is not None or server.host != o.source or server.seen_at >= o.updated_at:
+        return
+    d.put(replace(server, host=o.destination, task_state=None, seen_at=d.now))
+    moved(d, o.source, o.destination)
 
 
 def _lay_ghost(d: Draft, o: MigrationSeen, phase: Phase | None) -> None:

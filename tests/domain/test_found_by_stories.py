@@ -367,3 +367,24 @@ def test_a_revert_that_a_pass_saw_and_that_never_arrived() -> None:
 
     assert not proven(story)
     assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_move_that_was_first_seen_completed_has_arrived() -> None:
+    """Forced onto a host that is thought dead, its row read when it was over, its server then deleted there unheard:
+    the server was there last, and is noted.
+    """
+    story = Story().closed()
+    story.see(down(story), there(story, host="cmp-02"))
+    story.now += 20
+    story.see(
+        MigrationSeen(
+            story.now, API, SERVER, 3, "u3", Kind.LIVE, "completed", "cmp-02", H, None, story.now - 9, story.now - 5
+        )
+    )
+    held = story.fleet.server(SERVER)
+    assert held is not None and held.host == H
+    story.now += 20
+    story.see(ServersListed(story.now, API, story.now, H, frozenset()))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
