@@ -34,10 +34,6 @@ EVACUATION_FAILED = "Nova: the evacuation failed, the server is still here"
 """What is cleared for this reason was never there, so that it says nothing against the next evacuation."""
 
 
-def is_down(host: Host) -> bool:
-    return host.down
-
-
 def fell_while_down(host: Host, at: float | None) -> bool:
     """Whether something that Nova dates so happened while the host was last down."""
     if at is None or host.last_down_from is None or host.last_down_to is None:
@@ -135,7 +131,7 @@ def left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
     before, after = d.fleet.server(server_id), d.server(server_id)
     untold = after is not None and after.deleted_at is not None
     was_down = untold and before is not None and before.seen_at < (held.last_down_to or 0.0)
-    if not is_down(held) and not was_down:
+    if not held.down and not was_down:
         left_unexplained(d, host, server_id, "evacuated")
     elif not any(_stands(d, d.residue(f"{host}/{server_id}/{kind}")) for kind in ("evacuated", "deleted_while_down")):
         leave_residue(d, held.name, server_id, "evacuated")
@@ -192,7 +188,7 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     for b in host.finding.blockers if host.finding is not None else ():
         if b.server_id and b.server_id not in shown and (b.detail or "").endswith(emptiness.NOT_BACK_YET):
             leave_residue(d, host.name, b.server_id, "deleted_while_down")  # deleted before its source had it back
-    if not is_down(host):
+    if not host.down:
         return
     for m in d.open_migrations_on(host.name):
         if m.source == host.name and m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:

@@ -20,7 +20,7 @@ from maintd.domain.model import (
     Phase,
     Progress,
 )
-from maintd.domain.moves import end, moved, put_migration
+from maintd.domain.moves import ROW_S, end, moved, put_migration
 from maintd.domain.observations import (
     MigrationSeen,
     ProgressSeen,
@@ -142,7 +142,7 @@ def _lay_ghost(d: Draft, o: MigrationSeen, phase: Phase | None) -> None:
     if ghost is None or ghost.migration_uuid is not None or phase is None or not phase.final:
         return
     if same_family(ghost.kind, o.kind) and ghost.source in (None, o.source):
-        said_before = o.updated_at is not None and 0.0 < ghost.emitted_at < o.updated_at + 1.0
+        said_before = o.updated_at is not None and 0.0 < ghost.emitted_at < o.updated_at + ROW_S
         asked_long_after = o.asked_at is not None and ghost.moved_at < o.asked_at - GHOST_AFTER_S
         if said_before or (asked_long_after and RANK[ghost.phase] >= RANK[Phase.PREPARING]):
             end(d, ghost, phase, o.status)

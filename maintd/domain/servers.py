@@ -27,7 +27,6 @@ from maintd.domain.observations import (
 )
 from maintd.domain.residue import (
     fell_while_down,
-    is_down,
     leave_residue,
     left_a_dead_host,
     left_unexplained,
@@ -179,12 +178,12 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     for m in moves:
         if m.open:
             source, there = d.host(m.source), d.host(m.destination)
-            if there is not None and there.name != host and is_down(there) and m.phase is not Phase.ASKED:
+            if there is not None and there.name != host and there.down and m.phase is not Phase.ASKED:
                 # Where it was on its way to is dead: it may have arrived, and been evacuated from there, unheard.
                 leave_residue(d, there.name, o.server_id, "deleted_while_down")
             if source is not None and m.kind is Kind.EVACUATION:
                 leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
-            elif source is not None and source.name != host and (is_down(source) or m.phase is Phase.REVERTING):
+            elif source is not None and source.name != host and (source.down or m.phase is Phase.REVERTING):
                 leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
@@ -196,7 +195,7 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
         moved(d, known.host, None)  # it had gone elsewhere before, unheard
     if host is not None:
         held = d.host(host)
-        gone = held is not None and (is_down(held) or fell_while_down(held, o.updated_at))
+        gone = held is not None and (held.down or fell_while_down(held, o.updated_at))
         if held is not None and known is not None and o.host is None:  # not found: when it went, nobody says
             gone = gone or known.seen_at < (held.last_down_to or 0.0)
         if held is not None and known is None and _before_us(d, held, o):
@@ -235,7 +234,7 @@ def fold_servers_listed(d: Draft, o: ServersListed) -> None:
         # Not here any more; elsewhere or deleted. Where, somebody else will say.
         d.put(replace(s, host=None, seen_at=d.now))
         old = d.host(s.host)
-        unseen = old is not None and (is_down(old) or s.seen_at < (old.last_down_to or 0.0))
+        unseen = old is not None and (old.down or s.seen_at < (old.last_down_to or 0.0))
         if old is not None and unseen and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):
             leave_residue(d, old.name, s.server_id, "deleted_while_down")
         elif not unseen:

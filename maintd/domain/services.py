@@ -17,7 +17,7 @@ from maintd.domain.observations import (
     ServiceSeen,
     ServicesListed,
 )
-from maintd.domain.residue import clear_residue, is_down, judge_departures
+from maintd.domain.residue import clear_residue, judge_departures
 
 
 def fold_service(d: Draft, o: ServiceSeen) -> None:
@@ -85,7 +85,7 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
         return
     d.put(new)
     d.touch(o.host)
-    if d.policy.trust_reap and is_down(known) and new.up is True and not is_down(new):
+    if d.policy.trust_reap and known.down and new.up is True and not new.down:
         # nova-compute destroys what was deleted meanwhile when it starts; the operator has said to believe that it did.
         for left in d.residue_on(o.host):
             if left.kind == "deleted_while_down":
@@ -99,7 +99,7 @@ def _remembering(known: Host, new: Host, o: ServiceSeen, now: float) -> Host:
     if known.up is None and o.up is not None and (o.up is False or o.forced_down):
         # What was evacuated from it or deleted before anybody asked is not known, whether it is closed yet or not.
         new = replace(new, history_unknown=True)
-    if is_down(known) and known.up is not None and not is_down(new):
+    if known.down and known.up is not None and not new.down:
         new = replace(new, last_down_from=known.down_since or known.closed_at, last_down_to=now)
     return new
 
