@@ -425,7 +425,19 @@ def spoilt(reads: tuple[object, ...]) -> str | None:
 
 
 NOT_BACK_YET = "and the server has not arrived yet; its disks are here"
-"""What a pass says of a server whose source has not taken it back; should nothing show of it later, they still are."""
+"""What a pass says of a server whose source has not taken it back."""
+
+
+def not_back(reads: tuple[object, ...], host: str) -> tuple[str, ...]:
+    """Servers whose move away from the host is reverted, and that it has not taken back.
+
+    Nova says so before it has, and gives the server the move's allocation when it has (facts 6.3).
+    """
+    held = {str(c) for r in reads if isinstance(r, PassRead) and r.read is Read.ALLOCATIONS for c in r.found}
+    rows = rows_shown(reads)
+    return tuple(
+        sorted({m.server_id for m in rows if m.status == "reverted" and m.source == host and m.migration_uuid in held})
+    )
 
 
 def judge_pass(

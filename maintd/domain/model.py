@@ -347,7 +347,8 @@ class Verification:
     """The proof of a closed host's emptiness in the making. In memory only.
 
     `generation` counts what was seen of the host; a pass holds only if it did not move from the pass's beginning to its
-    end, two passes only if it did not move between them. `named_at` is the same in time, for recordings.
+    end, two passes only if it did not move between them. `named_at` is the same in time, for recordings. `not_back`:
+    the servers whose move away is reverted and who had not come back yet when the last whole pass looked.
     """
 
     host: str
@@ -363,6 +364,7 @@ class Verification:
     verify_at: float | None = None
     tries: int = 0
     leftovers: tuple[tuple[str, float], ...] = ()
+    not_back: tuple[str, ...] = ()
     failure: str | None = None
 
     @property

@@ -277,7 +277,10 @@ def end(d: Draft, m: Migration, phase: Phase, status: str | None) -> None:
     server = d.server(m.server_id)
     if server is None or server.deleted_at is not None:
         return
-    if phase is Phase.COMPLETED and m.destination and server.host == m.source and m.source != m.destination:
+    # A row that is told late says nothing of a server that has been saved on its source since: it came back.
+    came_back = status is not None and m.updated_at is not None and (server.updated_at or 0.0) > m.updated_at + ROW_S
+    left = server.host == m.source and m.source != m.destination and not came_back
+    if phase is Phase.COMPLETED and m.destination and left:
         arrived = replace(server, host=m.destination, task_state=None, seen_at=d.now)
         d.put(replace(arrived, since=d.now, failed_at=None, fault=None))
         moved(d, m.source, m.destination)

@@ -185,9 +185,12 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     if emptiness.spoilt(v.reads):
         return
     shown = {row.server_id for row in emptiness.rows_shown(v.reads)}
-    for b in host.finding.blockers if host.finding is not None else ():
-        if b.server_id and b.server_id not in shown and (b.detail or "").endswith(emptiness.NOT_BACK_YET):
-            leave_residue(d, host.name, b.server_id, "deleted_while_down")  # deleted before its source had it back
+    for server_id in v.not_back:
+        if server_id not in shown:
+            leave_residue(d, host.name, server_id, "deleted_while_down")  # deleted before its source had it back
+    not_back = emptiness.not_back(v.reads, host.name)
+    if not_back != v.not_back:
+        d.put(replace(d.verification(host.name), not_back=not_back))
     if not host.down:
         return
     for m in d.open_migrations_on(host.name):

@@ -185,6 +185,8 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
                 leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
             elif source is not None and source.name != host and (source.down or m.phase is Phase.REVERTING):
                 leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
+            elif source is not None and source.name != host:
+                left_unexplained(d, source.name, o.server_id, "deleted_while_down")  # it may turn out to be
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
         elif m.status == "reverted" and m.source and m.source != host and m is moves[-1]:

@@ -907,7 +907,7 @@ def _is_unsure(fleet: Fleet, server_id: str) -> bool:
     if moves[-1].open:
         # Nothing is about to end here, so its row was missed in a list: rows go with their server (facts 2.6).
         waits = moves[-1].phase is Phase.AWAITING_CONFIRMATION and moves[-1].verdict is None
-        return waits or _is_still_there(fleet, server_id)
+        return waits or server.host is None or _is_still_there(fleet, server_id)
     return moves[-1].phase is Phase.FAILED or server.host is None or _is_still_there(fleet, server_id)
 
 

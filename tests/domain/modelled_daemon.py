@@ -735,6 +735,7 @@ class Interleaving:
             return False
         arrived = self._arrived(host, server_id)
         service = self.frame.hosts.get(host)
+        last_move = self._last_move(server_id)
         here = behind_its_back = False
         for o in self.log:
             asked_at = getattr(o, "asked_at", None)
@@ -743,14 +744,25 @@ class Interleaving:
             if isinstance(o, ServerSeen) and o.server_id == server_id:
                 here = here or host in (o.host, o.landing, o.source, o.destination, o.reporter)
                 evacuated = o.step is not None and STEPS[o.step].kind is Kind.EVACUATION
+                evacuated = evacuated and o.source in (None, host)
                 behind_its_back = behind_its_back or evacuated or o.local_delete
             elif isinstance(o, MigrationSeen) and o.server_id == server_id:
                 here = here or host in (o.source, o.destination)
-                behind_its_back = behind_its_back or o.kind is Kind.EVACUATION or o.status in ("reverting", "reverted")
+                evacuated = o.kind is Kind.EVACUATION and o.source == host
+                reverted = o.status in ("reverting", "reverted") and o.migration_uuid == last_move
+                behind_its_back = behind_its_back or evacuated or reverted
             elif isinstance(o, ServiceSeen) and o.host == host:
                 behind_its_back = behind_its_back or o.forced_down or o.up is False
         up_again = service is not None and not service.forced_down and service.killed_at is None
         return not here or (up_again and not behind_its_back)
+
+    def _last_move(self, server_id: str) -> str | None:
+        """The uuid of the last move of a server; Nova shows none of one that is deleted."""
+        for index in range(self.at_frame, -1, -1):
+            for row in self.frames[index].moves:
+                if row.server == server_id:
+                    return row.uuid
+        return None
 
     def _unwarned(self, event: events.HostEmptied, truth: Truth) -> set[str]:
         """Servers whose failed resize left files here since the host was closed, and that the event does not name."""

@@ -388,3 +388,64 @@ def test_a_move_that_was_first_seen_completed_has_arrived() -> None:
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
     assert not proven(story)
+
+
+def test_a_revert_that_did_not_arrive_is_remembered_though_its_server_is_known_to_be_elsewhere() -> None:
+    """Between two passes that saw it, the server was looked at, on the other host still; then it is deleted there."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02", vm_state="resized"))
+    over = row(story, "reverted", Kind.COLD)
+
+    def held(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(over,))
+        reads["allocations"] = replace(reads["allocations"], found=("uuid-17",))
+
+    story.verify(held)
+    story.now += 5
+    story.see(there(story, host="cmp-02", vm_state="soft-delete"))
+    story.now += 5
+    story.verify(held)
+    story.now += 30
+
+    assert not proven(story)
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_an_unconfirmed_move_whose_server_is_found_gone_left_something_on_a_source_that_turns_out_to_be_down() -> None:
+    """Nobody was there to confirm it or to take the server back; that the source is down is learnt after the delete."""
+    story = Story().closed()
+    story.see(there(story), row(story, "finished", Kind.RESIZE))
+    story.see(there(story, host="cmp-02", vm_state="resized"))
+    story.now += 20
+    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5))
+    story.see(down(story))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
+
+
+def test_an_unconfirmed_move_whose_server_is_found_gone_left_nothing_on_a_source_that_is_up() -> None:
+    story = Story().closed()
+    story.see(there(story), row(story, "finished", Kind.RESIZE))
+    story.see(there(story, host="cmp-02", vm_state="resized"))
+    story.now += 20
+    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5))
+    story.now += 1
+    story.see(story.service())
+
+    assert residue(story) == []
+    assert proven(story)
+
+
+def test_a_row_that_is_told_late_does_not_bring_a_server_to_where_it_has_left_again() -> None:
+    """It came to the host and went back, both unheard; the list has the row of its coming, which was over long ago."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"), row(story, "running", source="cmp-02", destination=H))
+    story.now += 100
+    story.see(there(story, host="cmp-02", updated_at=story.now - 20))
+    story.see(row(story, "completed", source="cmp-02", destination=H, updated_at=story.now - 60))
+
+    held = story.fleet.server(SERVER)
+    assert held is not None and held.host == "cmp-02"
+    assert proven(story)

@@ -955,19 +955,21 @@ def test_stopping_does_not_wait_for_a_hanging_nova(live: Callable[..., Live]) ->
 
 
 @pytest.mark.parametrize(
-    ("phase", "verdict", "asked"),
+    ("phase", "verdict", "host", "asked"),
     [
-        (Phase.AWAITING_CONFIRMATION, None, True),
-        (Phase.AWAITING_CONFIRMATION, Phase.COMPLETED, False),
-        (Phase.RUNNING, None, False),
+        (Phase.AWAITING_CONFIRMATION, None, "cmp-02", True),
+        (Phase.AWAITING_CONFIRMATION, Phase.COMPLETED, "cmp-02", False),
+        (Phase.RUNNING, None, "cmp-02", False),
+        (Phase.RUNNING, None, None, True),
     ],
 )
-def test_a_server_is_asked_after_whose_unconfirmed_move_no_list_shows(
-    phase: Phase, verdict: Phase | None, asked: bool
+def test_a_server_is_asked_after_whose_move_no_list_shows(
+    phase: Phase, verdict: Phase | None, host: str | None, asked: bool
 ) -> None:
-    """Its row may have gone with the server itself; where an end is about to be told, the row is asked for alone."""
+    """Of an unconfirmed move, or where a list of everything had left the server out: its row may have gone with the
+    server itself. Where an end is about to be told, the row is asked for alone."""
     fleet = Fleet()
-    fleet.put(Server("s1", host="cmp-02", vm_state="resized"))
+    fleet.put(Server("s1", host=host, vm_state="resized"))
     fleet.put(Migration("k1", "s1", Kind.COLD, phase, "cmp-01", "cmp-02", verdict=verdict))
 
     assert asked is _is_unsure(fleet, "s1")
