@@ -277,9 +277,11 @@ def end(d: Draft, m: Migration, phase: Phase, status: str | None) -> None:
     server = d.server(m.server_id)
     if server is None or server.deleted_at is not None:
         return
-    # A row that is told late says nothing of a server that has been saved on its source since: it came back.
+    # A row that is told late says nothing of a server that has been saved on its source since, or moved again: it came
+    # back, or is where a younger row says.
     came_back = status is not None and m.updated_at is not None and (server.updated_at or 0.0) > m.updated_at + ROW_S
-    left = server.host == m.source and m.source != m.destination and not came_back
+    moved_again = any((other.migration_id or 0) > (m.migration_id or 0) for other in d.migrations_of(m.server_id))
+    left = server.host == m.source and m.source != m.destination and not (came_back or (status and moved_again))
     if phase is Phase.COMPLETED and m.destination and left:
         arrived = replace(server, host=m.destination, task_state=None, seen_at=d.now)
         d.put(replace(arrived, since=d.now, failed_at=None, fault=None))

@@ -20,6 +20,7 @@ from maintd.domain.model import (
     Verification,
 )
 from maintd.domain.observations import (
+    MigrationSeen,
     PassRead,
     Read,
     ResidueCleared,
@@ -34,9 +35,17 @@ EVACUATION_FAILED = "Nova: the evacuation failed, the server is still here"
 """What is cleared for this reason was never there, so that it says nothing against the next evacuation."""
 
 
+LATELY_S = 600.0
+"""For how long a revert that nobody had told of may be one whose server is not back yet."""
+
+
 def fell_while_down(host: Host, at: float | None) -> bool:
-    """Whether something that Nova dates so happened while the host was last down."""
-    if at is None or host.last_down_from is None or host.last_down_to is None:
+    """Whether something that Nova dates so happened while the host is down, or was so last."""
+    if at is None:
+        return False
+    if host.down and at >= (host.down_since or host.closed_at or 0.0) - CLOCK_MARGIN_S:
+        return True
+    if host.last_down_from is None or host.last_down_to is None:
         return False
     return host.last_down_from - CLOCK_MARGIN_S <= at <= host.last_down_to + CLOCK_MARGIN_S
 
@@ -157,6 +166,9 @@ def vouch(d: Draft, host: str, server_id: str) -> None:
         kept = tuple(gone for gone in held.departures if gone[0] != server_id)
         if kept != held.departures:
             d.put(replace(held, departures=kept))
+    v = d.verification(host)
+    if server_id in v.not_back:
+        d.put(replace(v, not_back=tuple(i for i in v.not_back if i != server_id)))
     left = d.residue(f"{host}/{server_id}/deleted_while_down")
     if left is not None and left.cleared_at is None:
         clear_residue(d, left, "nova-compute has deleted it after all")
@@ -174,6 +186,21 @@ def judge_departures(d: Draft, host: str, *, down: bool, asked_at: float) -> Non
     if down:
         for server_id, kind, _ in held.departures:
             leave_residue(d, host, server_id, kind)
+
+
+def expect_back(d: Draft, o: MigrationSeen) -> None:
+    """A move was reverted a moment ago, and its server is not known to be back on the source.
+
+    If nothing shows of it at the next whole pass, it was deleted on its way, and left its disks (facts 6.3).
+    """
+    server = d.server(o.server_id)
+    if o.status != "reverted" or o.source is None or (server is not None and server.host == o.source):
+        return
+    if o.updated_at is None or o.updated_at < (o.asked_at or o.seen_at) - LATELY_S:
+        return
+    v = d.verification(o.source)
+    if o.server_id not in v.not_back:
+        d.put(replace(v, not_back=(*v.not_back, o.server_id)))
 
 
 def leave_vanished(d: Draft, host: Host, v: Verification) -> None:

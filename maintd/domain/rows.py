@@ -25,14 +25,17 @@ from maintd.domain.observations import (
     MigrationSeen,
     ProgressSeen,
 )
-from maintd.domain.residue import EVACUATION_COMPLETED, EVACUATION_FAILED, clear_residue, leave_residue
+from maintd.domain.residue import (
+    EVACUATION_COMPLETED,
+    EVACUATION_FAILED,
+    LATELY_S,
+    clear_residue,
+    expect_back,
+    leave_residue,
+)
 
 GHOST_AFTER_S = 30.0
 """By so long after a compute has told of a move, its row is in every list that shows any row of its server."""
-
-
-LATELY_S = 600.0
-"""For how long a revert that nobody had told of may be one whose server is not back yet."""
 
 
 def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
@@ -43,6 +46,7 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
         migration = _adopt(d, o)
     if o.kind is Kind.EVACUATION and o.source:
         _fold_evacuation_row(d, o)
+    expect_back(d, o)
     if migration is None:
         if phase is None or phase.final:
             _lay_ghost(d, o, phase)

@@ -60,6 +60,9 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
     if known is not None and known.deleted_at is not None:
         if o.deleted and o.local_delete and o.host:
             leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
+        elif o.deleted and o.host and known.vm_state != "deleted":
+            d.put(replace(known, vm_state="deleted"))
+            _gone_from(d, o.host, o, known)
         return
     if o.deleted:
         _server_deleted(d, o, known)
@@ -173,7 +176,8 @@ def _believe(o: ServerSeen, known: Server | None, d: Draft) -> bool:
 def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     host = o.host or (known.host if known else None)
     base = known or Server(o.server_id, o.project_id, o.name)
-    d.put(replace(base, host=None, landing=None, vm_state="deleted", task_state=None, deleted_at=d.now, seen_at=d.now))
+    said = "deleted" if o.host else None  # one that is only not found is asked after again: its row has its last host
+    d.put(replace(base, host=None, landing=None, vm_state=said, task_state=None, deleted_at=d.now, seen_at=d.now))
     moves = d.migrations_of(o.server_id)
     for m in moves:
         if m.open:
@@ -196,17 +200,25 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
         left_a_dead_host(d, known.host, o.server_id)
         moved(d, known.host, None)  # it had gone elsewhere before, unheard
     if host is not None:
-        held = d.host(host)
-        gone = held is not None and (held.down or fell_while_down(held, o.updated_at))
-        if held is not None and known is not None and o.host is None:  # not found: when it went, nobody says
-            gone = gone or known.seen_at < (held.last_down_to or 0.0)
-        if held is not None and known is None and _before_us(d, held, o):
-            return
-        if o.local_delete or (gone and o.reporter != host):
-            leave_residue(d, host, o.server_id, "deleted_while_down")  # nobody says that its compute took part
-        elif o.reporter != host:
-            left_unexplained(d, host, o.server_id, "deleted_while_down")
-        moved(d, host, None)
+        _gone_from(d, host, o, known)
+
+
+def _gone_from(d: Draft, host: str, o: ServerSeen, known: Server | None) -> None:
+    """A deleted server's last host: where nobody says that its compute took part, something may be left there."""
+    held = d.host(host)
+    again = known is not None and known.deleted_at is not None
+    gone = held is not None and (held.down or fell_while_down(held, o.updated_at))
+    if held is not None and again:  # long over, perhaps: the host may have gone down since
+        gone = fell_while_down(held, o.updated_at)
+    elif held is not None and known is not None and o.host is None:  # not found: when it went, nobody says
+        gone = gone or known.seen_at < (held.last_down_to or 0.0)
+    if held is not None and known is None and _before_us(d, held, o):
+        return
+    if o.local_delete or (gone and o.reporter != host):
+        leave_residue(d, host, o.server_id, "deleted_while_down")  # nobody says that its compute took part
+    elif o.reporter != host and not again:
+        left_unexplained(d, host, o.server_id, "deleted_while_down")
+    moved(d, host, None)
 
 
 def _before_us(d: Draft, host: Host, o: ServerSeen) -> bool:

@@ -449,3 +449,70 @@ def test_a_row_that_is_told_late_does_not_bring_a_server_to_where_it_has_left_ag
     held = story.fleet.server(SERVER)
     assert held is not None and held.host == "cmp-02"
     assert proven(story)
+
+
+def test_where_a_server_was_deleted_is_believed_when_it_is_told_later() -> None:
+    """It was only not found where it had last been seen; its row says afterwards that it had moved to a host that was
+    dead by then."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"))
+    story.see(down(story))
+    fell_at = story.now
+    story.now += 30
+    story.see(there(story, host=None, vm_state=None, deleted=True, updated_at=None))
+    assert residue(story) == []
+    story.now += 20
+    story.see(there(story, vm_state="deleted", deleted=True, updated_at=fell_at + 20))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
+
+
+def test_what_was_deleted_before_its_host_went_down_is_no_residue_however_late_it_is_told() -> None:
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"))
+    story.now += 30
+    story.see(there(story, host=None, vm_state=None, deleted=True, updated_at=None))
+    gone_at = story.now - 10
+    story.now += 600
+    story.see(story.service(up=False, down_since=story.now))
+    story.now += 20
+    story.see(there(story, vm_state="deleted", deleted=True, updated_at=gone_at))
+
+    assert residue(story) == []
+
+
+def test_an_older_row_does_not_bring_a_server_to_where_a_younger_one_says_it_has_left() -> None:
+    """It was moved here and away again and the second move was reverted, all unheard; the list has the younger row
+    first. The server is not back yet when it is deleted, and nothing shows of it any more."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"))
+    story.see(row(story, "accepted", migration_uuid="uuid-16", migration_id=16, source="cmp-02", destination=None))
+    story.now += 30
+    story.see(row(story, "reverted", Kind.COLD, updated_at=story.now - 1))
+    came = row(story, "completed", migration_uuid="uuid-16", migration_id=16, source="cmp-02", destination=H)
+    story.see(replace(came, updated_at=story.now - 25))
+
+    held = story.fleet.server(SERVER)
+    assert held is not None and held.host == "cmp-02"
+    story.now += 5
+    story.see(down(story))
+    assert not proven(story)
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_server_that_is_back_from_a_revert_is_not_expected_any_more() -> None:
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"))
+    story.now += 30
+    story.see(row(story, "reverted", Kind.COLD, updated_at=story.now - 1))
+    assert story.fleet.verification(H).not_back == (SERVER,)  # type: ignore[union-attr]
+    story.now += 5
+    because = Because("notification", "instance.delete.end", "m3", "req-3")
+    story.see(
+        there(story, deleted=True, vm_state="deleted", reporter=H, asked_at=None, because=because, updated_at=story.now)
+    )
+    story.now += 5
+
+    assert proven(story)
+    assert residue(story) == []
