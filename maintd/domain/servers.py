@@ -216,7 +216,7 @@ def _gone_from(d: Draft, host: str, o: ServerSeen, known: Server | None) -> None
         return
     if o.local_delete or (gone and o.reporter != host):
         leave_residue(d, host, o.server_id, "deleted_while_down")  # nobody says that its compute took part
-    elif o.reporter != host and not again:
+    elif o.reporter != host and not (again and held is not None and held.down):
         left_unexplained(d, host, o.server_id, "deleted_while_down")
     moved(d, host, None)
 

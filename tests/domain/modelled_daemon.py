@@ -807,6 +807,8 @@ class Interleaving:
                 continue  # in doubt; an operator is asked to look
             nowhere = {s.id for s in frame.servers if not s.deleted and s.host is None}
             nowhere |= {m.server for m in frame.moves if m.destination is None and m.status not in RELEASED_STATUSES}
+            under_way = {m.server for m in frame.moves if m.status not in RELEASED_STATUSES}
+            nowhere |= {s.id for s in frame.servers if s.task_state == "migrating" and s.id not in under_way}
             if nowhere & set(host.consumers):
                 continue  # Placement holds the host for a build or a move that came to a stop: in doubt, too
             if known is None or not known.emptied:

@@ -516,3 +516,16 @@ def test_a_server_that_is_back_from_a_revert_is_not_expected_any_more() -> None:
 
     assert proven(story)
     assert residue(story) == []
+
+
+def test_a_deleted_server_whose_last_host_is_told_later_left_something_if_that_turns_out_to_be_down() -> None:
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"))
+    story.now += 30
+    story.see(there(story, host=None, vm_state=None, deleted=True, updated_at=None))
+    story.now += 2
+    story.see(there(story, vm_state="deleted", deleted=True, updated_at=story.now - 5))
+    story.see(down(story))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
