@@ -16,6 +16,7 @@ from typing import cast
 from maintd.domain.events import Event
 from maintd.domain.model import (
     Bus,
+    Curve,
     Drain,
     Host,
     HostSlice,
@@ -24,6 +25,7 @@ from maintd.domain.model import (
     Policy,
     Residue,
     Server,
+    Stall,
     Value,
     Verification,
 )
@@ -55,6 +57,8 @@ class Fleet:
         self._hosts: dict[str, Host] = {}
         self._servers: dict[str, Server] = {}
         self._migrations: dict[str, Migration] = {}
+        self._curves: dict[str, Curve] = {}
+        self._stalls: dict[str, Stall] = {}
         self._drains: dict[str, Drain] = {}
         self._residue: dict[str, Residue] = {}
         self._buses: dict[str, Bus] = {}
@@ -66,6 +70,8 @@ class Fleet:
                 Host: self._hosts,
                 Server: self._servers,
                 Migration: self._migrations,
+                Curve: self._curves,
+                Stall: self._stalls,
                 Drain: self._drains,
                 Residue: self._residue,
                 Bus: self._buses,
@@ -80,6 +86,7 @@ class Fleet:
         self._open_on: dict[str, set[str]] = {}
         self._open: set[str] = set()
         self._by_uuid: dict[str, str] = {}
+        self._stalls_of: dict[str, set[str]] = {}
         self._residue_on: dict[str, set[str]] = {}
         self.heard_at: dict[str, float] = {}
         """By bus, when a notification last came; of this process only, and no part of what is kept."""
@@ -102,6 +109,14 @@ class Fleet:
     def migration_by_uuid(self, migration_uuid: str | None) -> Migration | None:
         key = self._by_uuid.get(migration_uuid) if migration_uuid else None
         return self._migrations.get(key) if key else None
+
+    def curve(self, key: str) -> Curve | None:
+        """What is kept of the looks at an open live migration, by its key."""
+        return self._curves.get(key)
+
+    def stalls_of(self, key: str) -> tuple[Stall, ...]:
+        """The stalls of a migration that stand, in a stable order."""
+        return tuple(self._stalls[stall] for stall in sorted(self._stalls_of.get(key, _NOTHING)))
 
     def drain(self, drain_id: str | None) -> Drain | None:
         return self._drains.get(drain_id) if drain_id else None
@@ -301,6 +316,8 @@ class Fleet:
         elif isinstance(value, Host):
             if value.closed:
                 self._closed.add(value.name)
+        elif isinstance(value, Stall):
+            self._stalls_of.setdefault(value.migration_key, set()).add(value.key)
         elif isinstance(value, Residue):
             if value.cleared_at is None:
                 self._residue_on.setdefault(value.host, set()).add(value.key)
@@ -313,6 +330,8 @@ class Fleet:
             self._open.discard(old.key)
             _discard(self._open_on, old.source, old.key)
             _discard(self._open_on, old.destination, old.key)
+        elif isinstance(old, Stall):
+            _discard(self._stalls_of, old.migration_key, old.key)
         elif isinstance(old, Host):
             self._closed.discard(old.name)
         elif isinstance(old, Residue):

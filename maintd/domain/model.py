@@ -256,6 +256,105 @@ class Migration:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass of a pre-copy over what was dirty when it began; `count` several that went by between two looks.
+
+    `size` is what each had to send, in the curve's unit. `clear`: it was long enough to be seen for itself; else its
+    size is a guess.
+    """
+
+    began_at: float
+    size: float
+    count: int = 1
+    clear: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One look at a live migration, in the curve's unit. `processed` is None where only the bus told of it."""
+
+    at: float
+    remaining: float
+    disk_remaining: float = 0.0
+    processed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What is kept of the looks at a live migration: enough to judge it, to estimate its end, and to draw it.
+
+    `key` is the migration's. `unit` is `bytes` (counters of the API) or `percent` (of memory, all that the bus tells);
+    sizes, `total` and `bandwidth` (per second) are in it. `points` are thinned as they grow old, and the newest is the
+    last look. `changed_at` is the last look that differed from the one before, `kept_at` when the store was last given
+    this: it need not have every look.
+    """
+
+    key: str
+    server_id: str
+    source: str | None = None
+    destination: str | None = None
+    unit: str = "bytes"
+    total: float = 0.0
+    disk_total: float = 0.0
+    began_at: float = 0.0
+    changed_at: float = 0.0
+    looks: int = 0
+    bandwidth: float | None = None
+    disk_bandwidth: float | None = None
+    first_pass_ended_at: float | None = None
+    points: tuple[Point, ...] = ()
+    passes: tuple[Pass, ...] = ()
+    kept_at: float = 0.0
+    ended_at: float | None = None
+    outcome: str | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether the store is to be given this: it has just been made so that it is."""
+        return not self.points or self.kept_at == self.points[-1].at or self.ended_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """One time that a migration was stalled for one reason, and what came of it.
+
+    `published` False: shadow mode (`[stall] observe_only`): nothing was said, it is only noted. `resumed_at`: when it
+    passed; `ended_at` and `outcome` (completed, failed, cancelled) are the migration's. `evidence` is what the verdict
+    rests on, `blocked_by` the key of the migration that is to blame.
+    """
+
+    key: str
+    migration_key: str
+    server_id: str
+    kind: str
+    reason: str
+    since: float
+    said_at: float
+    source: str | None = None
+    destination: str | None = None
+    published: bool = True
+    resumed_at: float | None = None
+    ended_at: float | None = None
+    outcome: str | None = None
+    blocked_by: str | None = None
+    evidence: dict[str, object] | None = None
+
+    @property
+    def standing(self) -> bool:
+        return self.resumed_at is None and self.ended_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How long something may still take, in seconds from when it was asked: the middle, and a band that holds nine times
+    in ten."""
+
+    seconds: float
+    low_seconds: float
+    high_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """The intent to empty a closed host, until it is opened or removed. `outcome` is ended or cancelled once over."""
 
@@ -383,11 +482,42 @@ class HostSlice:
     drain: Drain | None = None
 
 
-Entity = Host | Server | Migration | Drain | Residue | Bus | Knowledge
+Entity = Host | Server | Migration | Curve | Stall | Drain | Residue | Bus | Knowledge
 """What the store keeps."""
 
 Value = Entity | Verification
 """What the fleet holds in memory."""
+
+
+STALL_AFTER_S = {
+    "host_down": 60.0,
+    "orphan_task": 120.0,
+    "frozen": 60.0,
+    "not_converging": 30.0,
+    "not_started": 300.0,
+    "queue_blocked": 300.0,
+    "slow_step": 1800.0,
+    "late": 120.0,
+}
+"""Every reason to call a migration stalled, the gravest first, with the seconds for which it must have held.
+
+Of two that hold, the one that stands first here is said. For `late` they are added to what the move may take at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class NovaLive:
+    """How Nova's libvirt driver lets a live migration end, as its nova.conf says ([libvirt] live_migration_...).
+
+    The permitted downtime rises to `downtime_s` in `downtime_steps` steps, each `downtime_delay_s` x GiB long; after
+    `completion_timeout_s` x GiB `timeout_action` follows (abort or force_complete; 0: never). GiB are those of memory, at
+    least 2, and of the disks that are copied (nova/virt/libvirt/driver.py, migration.py).
+    """
+
+    downtime_s: float = 0.5
+    downtime_steps: int = 10
+    downtime_delay_s: float = 75.0
+    completion_timeout_s: float = 800.0
+    timeout_action: str = "abort"
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +536,7 @@ class Policy:
     has_cloud: bool = False
     has_bus: bool = True
     remember_ended_s: float = 3600.0
-    stall_after_s: dict[str, float] = field(
-        default_factory=lambda: {"not_started": 300.0, "queue_blocked": 300.0, "frozen": 90.0, "slow_step": 1800.0}
-    )
+    stall_after_s: dict[str, float] = field(default_factory=lambda: dict(STALL_AFTER_S))
+    observe_only: frozenset[str] = frozenset()
+    expected_bandwidth: float = 110 * 1024 * 1024
+    nova: NovaLive = NovaLive()

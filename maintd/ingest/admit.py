@@ -22,7 +22,7 @@ from typing import Protocol, TypeVar
 from maintd.clock import Clock
 from maintd.domain.events import CloudEvent, publish
 from maintd.domain.fleet import Fleet, Outcome, Undo
-from maintd.domain.model import Because, Entity, Verification
+from maintd.domain.model import Because, Curve, Entity, Verification
 from maintd.domain.observations import BusSeen, ComputeHeard, Observation, TimerDue
 from maintd.domain.quarantine import Quarantined
 from maintd.domain.reducer import reduce
@@ -61,6 +61,8 @@ class Batch:
     def take(self, outcome: Outcome) -> None:
         """Add what an outcome changes; the last word about a value counts."""
         for value in outcome.saved:
+            if isinstance(value, Curve) and not value.due:
+                continue  # a look more; the store has had one lately
             if not isinstance(value, Verification):
                 slot = (type(value), value.key)
                 self.removed.pop(slot, None)
