@@ -573,9 +573,11 @@ def judge_pass(
     return Finding(at, tuple(out), tuple(warnings), proof), still
 
 
-def rows_shown(reads: tuple[object, ...]) -> list[MigrationSeen]:
-    """The migration rows that a pass showed, of whatever status."""
-    return [m for r in reads if isinstance(r, PassRead) for m in _rows(r)]
+def rows_shown(reads: tuple[object, ...], *, last: bool = False) -> list[MigrationSeen]:
+    """The migration rows that a pass showed, of whatever status; `last`: when it looked at them again, at its end."""
+    seen = [r for r in reads if isinstance(r, PassRead)]
+    first, later = _split_rows(seen)
+    return later if last else first + later
 
 
 def _rows(read: PassRead) -> list[MigrationSeen]:

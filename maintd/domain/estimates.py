@@ -23,7 +23,7 @@ class DrainEstimate:
 
 
 def of_migration(curve: Curve | None, policy: Policy, now: float) -> Estimate | None:
-    """How long the copying may still take; None where nobody can know: nothing was seen yet, or it does not converge."""
+    """How long the copying may still take; None where nobody can know: nothing was seen yet, or it never ends so."""
     return None
 
 
@@ -36,6 +36,6 @@ def of_drain(
     policy: Policy,
     now: float,
 ) -> DrainEstimate:
-    """When a host's moves will be done: `moves` are the open ones from it, `ended` those lately ended, `servers` the ids
-    of the servers on it; `curve` gives a migration's, by its key."""
+    """When a host's moves will be done: `moves` are the open ones from it, `ended` those lately ended, `servers` the
+    ids of the servers on it; `curve` gives a migration's, by its key."""
     return DrainEstimate(None, "nothing is estimated yet", 0)

@@ -346,8 +346,8 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long something may still take, in seconds from when it was asked: the middle, and a band that holds nine times
-    in ten."""
+    """How long something may still take, in seconds from when it was asked: the middle, and a band that holds nine
+    times in ten."""
 
     seconds: float
     low_seconds: float
@@ -509,8 +509,8 @@ class NovaLive:
     """How Nova's libvirt driver lets a live migration end, as its nova.conf says ([libvirt] live_migration_...).
 
     The permitted downtime rises to `downtime_s` in `downtime_steps` steps, each `downtime_delay_s` x GiB long; after
-    `completion_timeout_s` x GiB `timeout_action` follows (abort or force_complete; 0: never). GiB are those of memory, at
-    least 2, and of the disks that are copied (nova/virt/libvirt/driver.py, migration.py).
+    `completion_timeout_s` x GiB `timeout_action` follows (abort or force_complete; 0: never). GiB are those of memory,
+    at least 2, and of the disks that are copied (nova/virt/libvirt/driver.py, migration.py).
     """
 
     downtime_s: float = 0.5

@@ -51,9 +51,16 @@ def fell_while_down(host: Host, at: float | None) -> bool:
 
 
 def leave_residue(
-    d: Draft, host: str, server_id: str, kind: str, migration_uuid: str | None = None, at: float | None = None
+    d: Draft,
+    host: str,
+    server_id: str,
+    kind: str,
+    migration_uuid: str | None = None,
+    at: float | None = None,
+    begun_at: float | None = None,
 ) -> None:
-    """Note it, unless it is noted. `at`: when it happened, where that was said; else it is noted as of now."""
+    """Note it, unless it is noted. `at`: when it happened, where that was said; else it is noted as of now. `begun_at`:
+    when Nova says that the evacuation was asked for: what was cleared before that does not cover it."""
     held = d.host(host)
     server = d.server(server_id)
     residue = Residue(
@@ -66,7 +73,8 @@ def leave_residue(
         project_id=server.project_id if server else None,
     )
     old = d.residue(residue.key)
-    if old is None or (old.cleared_at is not None and not _covers(d, old, migration_uuid)):
+    later = begun_at is not None and old is not None and begun_at > (old.cleared_at or d.now) - CLOCK_MARGIN_S
+    if old is None or (old.cleared_at is not None and (later or not _covers(d, old, migration_uuid))):
         d.put(residue)
     elif migration_uuid and not old.migration_uuid:
         d.put(replace(old, migration_uuid=migration_uuid))
@@ -212,8 +220,9 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     if emptiness.spoilt(v.reads):
         return
     shown = {row.server_id for row in emptiness.rows_shown(v.reads)}
+    still = {row.server_id for row in emptiness.rows_shown(v.reads, last=True)}
     for server_id in v.not_back:
-        if server_id not in shown:
+        if server_id not in still:
             leave_residue(d, host.name, server_id, "deleted_while_down")  # deleted before its source had it back
     not_back = emptiness.not_back(v.reads, host.name)
     if not_back != v.not_back:

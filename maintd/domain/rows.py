@@ -188,7 +188,7 @@ def _fold_evacuation_row(d: Draft, o: MigrationSeen) -> None:
             if unnamed or left.migration_uuid == o.migration_uuid:
                 clear_residue(d, replace(left, migration_uuid=o.migration_uuid), EVACUATION_COMPLETED)
     elif o.status == "done":
-        leave_residue(d, o.source, o.server_id, "evacuated", o.migration_uuid)
+        leave_residue(d, o.source, o.server_id, "evacuated", o.migration_uuid, begun_at=o.created_at)
     elif o.status in ("failed", "error"):
         mine = left is not None and left.cleared_at is None and left.migration_uuid in (None, o.migration_uuid)
         if left is not None and mine and (o.updated_at or 0.0) > left.since - CLOCK_MARGIN_S:

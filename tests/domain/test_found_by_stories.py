@@ -12,6 +12,7 @@ from maintd.domain.observations import (
     MigrationSeen,
     Observation,
     PassRead,
+    ResidueCleared,
     ServerSeen,
     ServersListed,
     ServiceSeen,
@@ -529,3 +530,43 @@ def test_a_deleted_server_whose_last_host_is_told_later_left_something_if_that_t
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
     assert not proven(story)
+
+
+def test_a_revert_that_vanishes_in_the_middle_of_a_pass_is_not_lost() -> None:
+    """Its row is shown when the pass begins and not when it ends, and Placement has let go in between."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02", vm_state="resized"))
+    over = row(story, "reverted", Kind.COLD)
+
+    def held(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(over,))
+        reads["allocations"] = replace(reads["allocations"], found=("uuid-17",))
+
+    def going(reads: dict[str, PassRead]) -> None:
+        reads["before"] = replace(reads["before"], found=(over,))
+
+    story.verify(held)
+    story.now += 10
+    story.verify(going)
+    story.now += 10
+
+    assert not proven(story)
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_what_was_cleared_does_not_cover_an_evacuation_that_was_asked_for_later() -> None:
+    """The server came back to the host after an operator had looked, was evacuated again, and is elsewhere by now."""
+    story = Story().closed()
+    story.see(down(story), there(story))
+    story.now += 10
+    story.see(there(story, host="cmp-02", updated_at=story.now - 5))
+    assert residue(story) == [(SERVER, "evacuated")]
+    story.see(ResidueCleared(story.now, Because("operator"), H, "operator"))
+    story.now += 30
+    story.see(there(story, updated_at=story.now - 5), story.service())
+    story.now += 60
+    story.see(there(story, host="cmp-02", updated_at=story.now - 5))
+    story.see(row(story, "done", Kind.EVACUATION, created_at=story.now - 20, updated_at=story.now - 6))
+
+    assert residue(story) == [(SERVER, "evacuated")]
