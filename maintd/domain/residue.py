@@ -111,6 +111,14 @@ def clear_residue(d: Draft, residue: Residue, by: str) -> None:
     d.touch(residue.host)
 
 
+def evacuation_failed(d: Draft, left: Residue) -> None:
+    """The server was still here when its evacuation failed. Where it is gone by now, that is what it left."""
+    clear_residue(d, left, EVACUATION_FAILED)
+    server = d.server(left.server_id)
+    if server is None or server.deleted_at is not None or server.host is None:
+        leave_residue(d, left.host, left.server_id, "deleted_while_down")
+
+
 def remember_evacuation(d: Draft, o: ServerSeen) -> None:
     """From the first word of an evacuation on, its source may keep the server's disks, whatever goes unheard after it.
 
@@ -121,7 +129,7 @@ def remember_evacuation(d: Draft, o: ServerSeen) -> None:
     old = d.residue(f"{o.source}/{o.server_id}/evacuated")
     if o.step is Step.REBUILD_ERROR:
         if old is not None and old.cleared_at is None and old.since <= o.emitted_at + CLOCK_MARGIN_S:
-            clear_residue(d, old, EVACUATION_FAILED)
+            evacuation_failed(d, old)
         return
     if old is None:
         leave_residue(d, o.source, o.server_id, "evacuated", at=o.emitted_at)

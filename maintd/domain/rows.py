@@ -27,9 +27,9 @@ from maintd.domain.observations import (
 )
 from maintd.domain.residue import (
     EVACUATION_COMPLETED,
-    EVACUATION_FAILED,
     LATELY_S,
     clear_residue,
+    evacuation_failed,
     expect_back,
     leave_residue,
 )
@@ -192,7 +192,7 @@ def _fold_evacuation_row(d: Draft, o: MigrationSeen) -> None:
     elif o.status in ("failed", "error"):
         mine = left is not None and left.cleared_at is None and left.migration_uuid in (None, o.migration_uuid)
         if left is not None and mine and (o.updated_at or 0.0) > left.since - CLOCK_MARGIN_S:
-            clear_residue(d, left, EVACUATION_FAILED)
+            evacuation_failed(d, left)
 
 
 def fold_progress(d: Draft, o: ProgressSeen) -> None:

@@ -330,7 +330,9 @@ class NovaApi:
             yield answer
             if answer.error:
                 return
-        moving = {row["instance_uuid"] for row in rows.values() if row["status"] not in RELEASED_STATUSES}
+        # An evacuation that is done stays so until its source runs again, and explains nothing that is held here.
+        over = RELEASED_STATUSES | {"done"}
+        moving = {row["instance_uuid"] for row in rows.values() if row["status"] not in over}
         for consumer in sorted(consumers - here - moving - rows.keys())[:MAX_CONSUMERS]:
             answer = self.server(consumer, asking=asking)
             yield answer

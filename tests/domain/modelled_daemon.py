@@ -644,7 +644,8 @@ class Interleaving:
             raise Failed("404")
         self.admit((read(Read.TRAITS, asked, holder.traits, node),))
         yield 0.0
-        moving = {row.server for row in rows.values() if row.status not in RELEASED_STATUSES}
+        over = RELEASED_STATUSES | {"done"}
+        moving = {row.server for row in rows.values() if row.status not in over}
         for consumer in sorted(consumers - here - moving - rows.keys()):
             frame, _, asked = yield from self._question()
             one = self._one(frame, consumer, asked)

@@ -570,3 +570,23 @@ def test_what_was_cleared_does_not_cover_an_evacuation_that_was_asked_for_later(
     story.see(row(story, "done", Kind.EVACUATION, created_at=story.now - 20, updated_at=story.now - 6))
 
     assert residue(story) == [(SERVER, "evacuated")]
+
+
+def test_an_evacuation_that_is_told_to_have_failed_when_its_server_is_gone_does_not_clear_what_that_left() -> None:
+    """It was deleted on its dead host meanwhile; that it was still there when the evacuation failed is no comfort."""
+    story = Story().closed()
+    story.see(down(story), there(story))
+    evacuating = Because("notification", "instance.rebuild.start", "m4", "req-4")
+    failed = Because("notification", "instance.rebuild.error", "m5", "req-4")
+    begun = there(
+        story, step=Step.REBUILD_START, kind=Kind.EVACUATION, source=H, destination="cmp-02", reporter="cmp-02",
+        because=evacuating, asked_at=None, trusted=False,
+    )  # fmt: skip
+    story.see(begun)
+    story.now += 20
+    story.see(ServersListed(story.now, API, story.now, H, frozenset()))
+    story.see(there(story, host=None, vm_state=None, deleted=True, updated_at=None))
+    story.see(replace(begun, step=Step.REBUILD_ERROR, because=failed, emitted_at=begun.emitted_at + 3))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)

@@ -22,8 +22,8 @@ def migration(phase: Phase, **over: object) -> Migration:
 @pytest.mark.parametrize(
     ("reason", "what", "queue_moved_at", "now"),
     [
-        (None, migration(Phase.RUNNING, progress=SAMPLE, sampled_at=1085.0), None, 1085.0),
-        ("frozen", migration(Phase.RUNNING, progress=SAMPLE, sampled_at=1090.0), None, 1090.0),
+        (None, migration(Phase.RUNNING, progress=SAMPLE, sampled_at=1055.0), None, 1055.0),
+        ("frozen", migration(Phase.RUNNING, progress=SAMPLE, sampled_at=1060.0), None, 1060.0),
         # Nobody has looked for a while: that is no evidence.
         (None, migration(Phase.RUNNING, progress=SAMPLE, sampled_at=1010.0), None, 5000.0),
         # No counters ever seen.

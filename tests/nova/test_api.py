@@ -171,6 +171,25 @@ def test_leftover_consumers_are_looked_up_and_explained_ones_are_not(sim: Sim) -
     assert answers[-1].error is None and answers[-1].request.startswith("GET /os-services")
 
 
+def test_a_server_whose_evacuation_is_done_is_asked_after_where_placement_holds_something_for_it(sim: Sim) -> None:
+    """The row stays `done` until the source runs again, and says nothing of what is held on its destination now."""
+    cloud = sim.cloud
+    server = cloud.add_server("cmp-1")
+    cloud.kill_compute("cmp-1")
+    cloud.set_service("cmp-1", forced_down=True)
+    cloud.evacuate(server.id, "cmp-2", ends_stopped=False)
+    cloud.advance(cloud.now() + 60)
+    assert server.host == "cmp-2" and [m.status for m in cloud.migrations.values()] == ["done"]
+    cloud.live_migrate(server.id)
+    cloud.advance(cloud.now() + 120)
+    cloud.leak_allocation("cmp-2", server.id)
+    assert server.host != "cmp-2"
+
+    asked = [a.request for a in sim.api().verify("cmp-2", [cloud.hosts["cmp-2"].provider.uuid], 1)]
+
+    assert f"GET /servers/{server.id}" in asked
+
+
 def test_open_migrations_are_asked_once_for_each_status(sim: Sim) -> None:
     """Nova takes one status a call, so every holding status is a call of its own; that fits the reconcile budget."""
     answers = list(sim.api().open_migrations())
