@@ -232,7 +232,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "what an operator has looked at is what there was by then, in the row and in the ledger",
         (
             Change(RESIDUE, "if row.migration_uuid == left.migration_uuid or (looked", "if True or (looked"),
-            Change(RESIDUE, "(old.cleared_at is not None and not _covers(", "(False and not _covers("),
+            Change(RESIDUE, "(old.cleared_at is not None and (later or", "(False and (later or"),
         ),
         (f"{GUARDS}::test_a_server_that_is_evacuated_again_after_somebody_looked",),
     ),

@@ -182,9 +182,12 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     for m in moves:
         if m.open:
             source, there = d.host(m.source), d.host(m.destination)
-            if there is not None and there.name != host and there.down and m.phase is not Phase.ASKED:
-                # Where it was on its way to is dead: it may have arrived, and been evacuated from there, unheard.
-                leave_residue(d, there.name, o.server_id, "deleted_while_down")
+            if there is not None and there.name != host and m.phase is not Phase.ASKED:
+                # It may have arrived where it was on its way to, and been evacuated from there, or deleted, unheard.
+                if _was_down(there, o, known):
+                    leave_residue(d, there.name, o.server_id, "deleted_while_down")
+                else:
+                    left_unexplained(d, there.name, o.server_id, "deleted_while_down")
             if source is not None and m.kind is Kind.EVACUATION:
                 leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
             elif source is not None and source.name != host and (source.down or m.phase is Phase.REVERTING):
@@ -201,6 +204,13 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
         moved(d, known.host, None)  # it had gone elsewhere before, unheard
     if host is not None:
         _gone_from(d, host, o, known)
+
+
+def _was_down(host: Host, o: ServerSeen, known: Server | None) -> bool:
+    """Whether the host is down, or was when the server was deleted, or may have been: nobody says when that was."""
+    if host.down or fell_while_down(host, o.updated_at):
+        return True
+    return o.updated_at is None and known is not None and known.seen_at < (host.last_down_to or 0.0)
 
 
 def _gone_from(d: Draft, host: str, o: ServerSeen, known: Server | None) -> None:

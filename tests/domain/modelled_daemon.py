@@ -810,6 +810,8 @@ class Interleaving:
             nowhere |= {m.server for m in frame.moves if m.destination is None and m.status not in RELEASED_STATUSES}
             under_way = {m.server for m in frame.moves if m.status not in RELEASED_STATUSES}
             nowhere |= {s.id for s in frame.servers if s.task_state == "migrating" and s.id not in under_way}
+            if set(host.servers) - truth.here:
+                continue  # Nova lists a server there that is not: a resize between cells whose end was cut off
             if nowhere & set(host.consumers):
                 continue  # Placement holds the host for a build or a move that came to a stop: in doubt, too
             if known is None or not known.emptied:

@@ -590,3 +590,35 @@ def test_an_evacuation_that_is_told_to_have_failed_when_its_server_is_gone_does_
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
     assert not proven(story)
+
+
+def test_where_an_evacuated_server_had_gone_left_something_if_it_is_deleted_and_that_host_is_down() -> None:
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"))
+    story.see(row(story, "pre-migrating", Kind.EVACUATION, source="cmp-02", destination=H))
+    begun = there(
+        story, host="cmp-02", step=Step.REBUILD_START, kind=Kind.EVACUATION, source="cmp-02", destination=H, reporter=H,
+        because=Because("notification", "instance.rebuild.start", "m6", "req-6"), asked_at=None, trusted=False,
+    )  # fmt: skip
+    story.see(begun)
+    story.now += 20
+    story.see(there(story, host=None, vm_state=None, deleted=True, updated_at=None))
+    story.see(down(story))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
+
+
+def test_what_was_on_its_way_to_a_host_that_was_down_when_it_was_deleted_may_have_left_something() -> None:
+    """It was forced onto the dead host, evacuated from there and deleted, unheard; the host is up again by now."""
+    story = Story().closed()
+    story.see(story.service(up=False, down_since=story.now))
+    story.see(there(story, host="cmp-02"), row(story, "running", source="cmp-02", destination=H))
+    story.now += 30
+    gone_at = story.now
+    story.now += 10
+    story.see(story.service())
+    story.now += 10
+    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=gone_at))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
