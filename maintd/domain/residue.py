@@ -39,11 +39,16 @@ LATELY_S = 600.0
 """For how long a revert that nobody had told of may be one whose server is not back yet."""
 
 
+UNSEEN_S = 60.0
+"""For so long a host may have been down before that is learnt: services are asked after every 30 s, and of one that is
+forced down Nova does not say since when."""
+
+
 def fell_while_down(host: Host, at: float | None) -> bool:
     """Whether something that Nova dates so happened while the host is down, or was so last."""
     if at is None:
         return False
-    if host.down and at >= (host.down_since or host.closed_at or 0.0) - CLOCK_MARGIN_S:
+    if host.down and at >= (host.down_since or host.closed_at or 0.0) - UNSEEN_S:
         return True
     if host.last_down_from is None or host.last_down_to is None:
         return False
