@@ -626,8 +626,8 @@ def test_what_was_on_its_way_to_a_host_that_was_down_when_it_was_deleted_may_hav
 
 def test_a_delete_shortly_before_its_host_was_seen_forced_down_may_have_left_something() -> None:
     """Of a host that is forced down Nova does not say since when it is; its compute may still send heartbeats."""
-    story = Story().closed()
-    story.see(there(story, host="cmp-02"))
+    story = Story()
+    story.see(story.service(disabled=False, disabled_reason=None), there(story, host="cmp-02"))
     story.now += 30
     gone_at = story.now - 5
     story.see(there(story, host=None, vm_state=None, deleted=True, updated_at=None))
