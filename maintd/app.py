@@ -18,6 +18,7 @@ from maintd.errors import OperatorError, OurFault
 if TYPE_CHECKING:
     from maintd.config import Config
     from maintd.doctor import Report
+    from maintd.domain.model import Estimate
 
 
 def run(config: Config) -> int:
@@ -67,14 +68,13 @@ def demo() -> int:
 
 def replay(paths: Sequence[Path], config: Config | None, estimates: Path | None) -> int:
     """Print the events that recordings lead to, one CloudEvent a line; with `estimates`, progress samples there."""
+    import contextlib
     import json
 
     from maintd.domain.events import instant_text
     from maintd.domain.model import Policy
-    from maintd.domain.observations import ProgressSeen
     from maintd.ingest import replay as replaying
     from maintd.ingest.recording import Recording
-    from maintd.nova.answers import Answer, normalise_answer
 
     recording = Recording(list(paths))
     if config is None:
@@ -83,19 +83,21 @@ def replay(paths: Sequence[Path], config: Config | None, estimates: Path | None)
         from maintd.daemon import policy_of
 
         policy, installation = policy_of(config), config.installation
-    for event in replaying.replay(recording, policy, installation):
-        sys.stdout.write(event.as_json() + "\n")
+    with contextlib.ExitStack() as stack:
+        told: replaying.Looked | None = None
+        if estimates is not None:
+            out = stack.enter_context(estimates.open("w", encoding="utf-8"))
+
+            def told(at: float, server_id: str, found: Estimate | None) -> None:
+                row: dict[str, Any] = {"at": instant_text(at), "server_id": server_id}
+                row["eta_seconds"] = found.seconds if found else None
+                row["eta_low_seconds"] = found.low_seconds if found else None
+                row["eta_high_seconds"] = found.high_seconds if found else None
+                out.write(json.dumps(row) + "\n")
+
+        for event in replaying.replay(recording, policy, installation, looked=told):
+            sys.stdout.write(event.as_json() + "\n")
     sys.stdout.flush()
-    if estimates is not None:
-        # No estimator yet: what is not known is written as unknown, once per sample.
-        with estimates.open("w", encoding="utf-8") as out:
-            for at, item in Recording(list(paths)):
-                if isinstance(item, Answer):
-                    for seen in normalise_answer(item):
-                        if isinstance(seen, ProgressSeen):
-                            row: dict[str, Any] = {"at": instant_text(at), "server_id": seen.server_id}
-                            row |= {"eta_seconds": None, "eta_low_seconds": None, "eta_high_seconds": None}
-                            out.write(json.dumps(row) + "\n")
     for kind, n in sorted(recording.skipped.items()):
         print(f"maintd: {n} lines passed over ({kind}).", file=sys.stderr)
     return 0

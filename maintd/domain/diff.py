@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from maintd.domain import emptiness, events
+from maintd.domain import emptiness, estimates, events
 from maintd.domain.copying import replace
-from maintd.domain.detectors import stall
+from maintd.domain.detectors import ADVICE
 from maintd.domain.draft import Draft
 from maintd.domain.events import Event, Instant
 from maintd.domain.migrations import (
@@ -19,6 +19,7 @@ from maintd.domain.migrations import (
 from maintd.domain.model import (
     Because,
     Bus,
+    Curve,
     Drain,
     Host,
     Kind,
@@ -26,6 +27,7 @@ from maintd.domain.model import (
     Note,
     Phase,
     Policy,
+    Stall,
 )
 
 
@@ -145,30 +147,20 @@ def _diff_migration(out: list[Event], before: Migration | None, m: Migration, be
     if (before is not None and not before.open) or (before is None and not m.open and m.said_started):
         return  # it was over, or was so before it was known
     old_phase = before.phase if before else None
-    old_stalled = before.stalled if before else None
     speaks = m.phase != old_phase and m.phase in _ENDS
-    stalls = m.stalled is not None and m.stalled != old_stalled
+    begun, passed = _stalls(d, m)
     ready = bool(m.source and m.destination) and (m.kind is not Kind.LIVE or m.stepped or m.migration_uuid is not None)
-    resumes = old_stalled is not None and m.stalled is None and m.open
-    if not (speaks or stalls or resumes or (ready and not m.said_started)):
+    if not (speaks or begun or passed or (ready and not m.said_started)):
         return
     fields = _fields(m)
-    if not m.said_started and (ready or speaks or stalls):
+    if not m.said_started and (ready or speaks or begun):
         out.append(events.MigrationStarted(because=because, **fields))
         d.changed[(Migration, m.key)] = replace(m, said_started=True)
-    if stalls:
-        evidence = _evidence(m, d.now)
-        advice = stall.ADVICE.get(m.stalled or "", "").format(server=m.server_id, id=m.migration_id or "ID") or None
-        since = Instant(m.stalled_since) if m.stalled_since is not None else None
-        if old_stalled is not None:
-            out.append(events.MigrationResumed(because=because, **fields, reason=old_stalled, since=Instant(d.now)))
-        out.append(
-            events.MigrationStalled(
-                because=because, **fields, reason=m.stalled or "", since=since, evidence=evidence, advice=advice
-            )
-        )
-    elif resumes and old_stalled is not None:
-        out.append(events.MigrationResumed(because=because, **fields, reason=old_stalled, since=Instant(d.now)))
+    for stall in passed:
+        since = Instant(d.now)
+        out.append(events.MigrationResumed(because=because, **fields, reason=stall.reason, since=since))
+    for stall in begun:
+        out.append(_stalled(d, m, stall, because, fields))
     if speaks:
         duration = round(max(0.0, d.now - m.begun_at), 6)
         fits = m.status is not None and STATUSES[m.kind].get(m.status) is m.phase  # else it is an earlier word
@@ -176,17 +168,33 @@ def _diff_migration(out: list[Event], before: Migration | None, m: Migration, be
         out.append(_ENDS[m.phase](because=because, **fields, status=status, duration_seconds=duration))
 
 
-def _evidence(m: Migration, now: float) -> dict[str, Any]:
+def _stalls(d: Draft, m: Migration) -> tuple[list[Stall], list[Stall]]:
+    """The published stalls of a migration that begin now, and those that pass while it goes on."""
+    stalls = [s for s in d.changed.values() if isinstance(s, Stall) and s.migration_key == m.key and s.published]
+    begun = [s for s in stalls if s.standing and s.said_at == d.now]
+    return begun, [s for s in stalls if s.resumed_at is not None and m.open]
+
+
+def _stalled(d: Draft, m: Migration, stall: Stall, because: Because, fields: dict[str, Any]) -> Event:
     evidence: dict[str, Any] = {
         "phase": str(m.phase),
         "status": m.status,
-        "unchanged_seconds": round(now - (m.stalled_since if m.stalled_since is not None else m.moved_at), 3),
+        "held_seconds": round(d.now - stall.since, 3),
+        **(stall.evidence or {}),
     }
-    if m.progress is not None:
-        evidence["memory_total_bytes"] = m.progress.memory_total_bytes
-        evidence["memory_remaining_bytes"] = m.progress.memory_remaining_bytes
-        evidence["disk_remaining_bytes"] = m.progress.disk_remaining_bytes
-    return evidence
+    host = (stall.evidence or {}).get("host") or m.source
+    advice = ADVICE[stall.reason].format(server=m.server_id, id=m.migration_id or "ID", host=host)
+    estimate = estimates.of_migration(d._get(Curve, m.key, d.fleet.curve(m.key)), d.policy, d.now)
+    return events.MigrationStalled(
+        because=because,
+        **fields,
+        reason=stall.reason,
+        since=Instant(stall.since),
+        evidence=evidence,
+        eta=events.Eta(estimate.seconds, estimate.low_seconds, estimate.high_seconds) if estimate else None,
+        blocked_by=stall.blocked_by,
+        advice=advice,
+    )
 
 
 def _diff_emptiness(out: list[Event], before: Host | None, after: Host, because: Because, d: Draft) -> None:

@@ -217,6 +217,8 @@ class Migration:
 
     `verdict` is what the bus says the end was; it holds from `verdict_at` on unless the API speaks first.
     `sampled_at` is the last look at `progress`, `moved_at` the last time that anything about the move changed.
+    `unlisted_at`: since then Nova, asked for the moves of this server, shows none that this could be. `worked_from`:
+    from then on somebody was at work on it; before that it was asked for, or waited in a queue.
     """
 
     key: str
@@ -249,6 +251,8 @@ class Migration:
     ended_at: float | None = None
     fault: str | None = None
     verdict_because: Because | None = None
+    unlisted_at: float | None = None
+    worked_from: float | None = None
 
     @property
     def open(self) -> bool:
@@ -265,7 +269,7 @@ class Pass:
 
     began_at: float
     size: float
-    count: int = 1
+    count: float = 1.0
     clear: bool = True
 
 
@@ -280,13 +284,26 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Of a curve in per cent, what is seen since the last pass was closed: how high it stood, in how many looks."""
+
+    began_at: float
+    top: float
+    looks: int = 1
+    rises: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
     """What is kept of the looks at a live migration: enough to judge it, to estimate its end, and to draw it.
 
     `key` is the migration's. `unit` is `bytes` (counters of the API) or `percent` (of memory, all that the bus tells);
-    sizes, `total` and `bandwidth` (per second) are in it. `points` are thinned as they grow old, and the newest is the
-    last look. `changed_at` is the last look that differed from the one before, `kept_at` when the store was last given
-    this: it need not have every look.
+    sizes, `total` and speeds (per second) are in it. `points` are thinned as they grow old, and the newest is the last
+    look. `changed_at` is the last look that differed from the one before, `kept_at` when the store was last given this:
+    it need not have every look. Memory is copied from `copying_from` on, when `copied_before` had been sent; the disks
+    go before that. `rate` is what the link carried between the last two looks, where no pass ended in between;
+    `bandwidth` is what it carries lately. `falls`, `falling` (where the fall that goes on began) and `block` are how a
+    curve in per cent finds its passes. `flat_since`: for so long every look has found that its passes do not shrink.
     """
 
     key: str
@@ -299,11 +316,19 @@ class Curve:
     began_at: float = 0.0
     changed_at: float = 0.0
     looks: int = 0
+    copying_from: float | None = None
+    copied_before: float = 0.0
+    rate: float | None = None
     bandwidth: float | None = None
     disk_bandwidth: float | None = None
     first_pass_ended_at: float | None = None
     points: tuple[Point, ...] = ()
     passes: tuple[Pass, ...] = ()
+    falls: tuple[float, ...] = ()
+    falling: Point | None = None
+    fall_looks: int = 0
+    block: Block | None = None
+    flat_since: float | None = None
     kept_at: float = 0.0
     ended_at: float | None = None
     outcome: str | None = None

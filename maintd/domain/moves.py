@@ -7,7 +7,6 @@ only the echo of one that has ended, and where a server is once its move is over
 from __future__ import annotations
 
 from maintd.domain.copying import replace
-from maintd.domain.detectors import stall
 from maintd.domain.draft import CLOCK_MARGIN_S, MOVING_PHASES, Draft
 from maintd.domain.migrations import (
     RANK,
@@ -28,6 +27,7 @@ from maintd.domain.observations import (
     TaskFailed,
 )
 from maintd.domain.residue import leave_residue
+from maintd.domain.stalls import look
 
 
 def moved(d: Draft, old: str | None, new: str | None) -> None:
@@ -211,6 +211,7 @@ def infer_from_update(d: Draft, o: ServerSeen, known: Server | None) -> None:
     if o.percent is not None and o.task_state == "migrating":
         if open_.percent != o.percent:
             put_migration(d, replace(open_, percent=o.percent, moved_at=d.now), open_)
+        look(d, d._get(Migration, open_.key, open_) or open_, percent=o.percent)
     elif o.task_state is None and o.emitted_at >= open_.emitted_at:
         # No task any more: arrived, given up, or failed. The step that says which may follow, or never come.
         verdict = Phase.COMPLETED if o.host != open_.source else Phase.CANCELLED if open_.aborted else Phase.FAILED
@@ -303,13 +304,6 @@ def _ending(m: Migration, phase: Phase, status: str | None) -> str:
     return f"{what} was {'reverted' if status == 'reverted' else 'cancelled'}"
 
 
-def forget_failure(d: Draft, server_id: str) -> None:
-    """A new attempt to move the server has begun: what was said of the last one is over."""
-    server = d.server(server_id)
-    if server is not None and server.failed_at is not None:
-        d.put(replace(server, failed_at=None, fault=None))
-
-
 def fold_task_failed(d: Draft, o: TaskFailed) -> None:
     open_ = d.open_migration_of(o.server_id)
     server = d.server(o.server_id)
@@ -333,36 +327,3 @@ def fold_task_failed(d: Draft, o: TaskFailed) -> None:
     elif server is not None and server.landing:
         d.touch(server.landing)
         d.put(replace(server, landing=None))
-
-
-def free_the_queue(d: Draft) -> None:
-    """When a live migration of a source moves or ends, those stalled in its queue are not stuck any more."""
-    moving = [m for (table, _), m in d.changed.items() if table is Migration and isinstance(m, Migration)]
-    for m in moving:
-        if m.kind is not Kind.LIVE or m.moved_at != d.now or m.source is None or RANK[m.phase] <= RANK[Phase.QUEUED]:
-            continue
-        for waiting in d.open_migrations_on(m.source):
-            queued = waiting.kind is Kind.LIVE and waiting.phase in (Phase.ASKED, Phase.QUEUED)
-            if queued and waiting.stalled and waiting.source == m.source:
-                d.put(replace(waiting, moved_at=d.now))
-
-
-def judge_migration(d: Draft, key: str) -> None:
-    m = d.changed.get((Migration, key))
-    if not isinstance(m, Migration) or not m.open or (Migration, key) in d.forgotten:
-        return
-    if d.fleet.migration(key) is None:
-        forget_failure(d, m.server_id)
-    queue_moved_at = None
-    if m.phase in (Phase.ASKED, Phase.QUEUED) and m.kind is Kind.LIVE and m.source:
-        others = [
-            o.moved_at
-            for o in d.open_migrations_on(m.source)
-            if o.key != m.key and o.source == m.source and o.kind is Kind.LIVE and RANK[o.phase] > RANK[Phase.QUEUED]
-        ]
-        queue_moved_at = max(others, default=None)
-    judged = stall.judge(m, queue_moved_at, d.policy, d.now)
-    if (judged.reason, judged.look_at) != (m.stalled, m.stall_at):
-        since = judged.since if judged.reason else None
-        d.put(replace(m, stalled=judged.reason, stalled_since=since, stall_at=judged.look_at))
-        d.touch(m.source)

@@ -31,7 +31,7 @@ from maintd.domain.model import (
     Value,
     Verification,
 )
-from maintd.domain.moves import end, fold_task_failed, free_the_queue, judge_migration
+from maintd.domain.moves import end, fold_task_failed
 from maintd.domain.observations import (
     BaselineCompleted,
     BusSeen,
@@ -65,6 +65,7 @@ from maintd.domain.services import (
     fold_services_listed,
     open_host,
 )
+from maintd.domain.stalls import judge_migration, to_judge
 
 
 def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Outcome:
@@ -78,8 +79,7 @@ def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Ou
     if not (draft.changed or draft.touched or draft.removed or draft.forgotten or draft.emptied or draft.requested):
         return NOTHING_CHANGED
     notice_silence(draft)
-    free_the_queue(draft)
-    for key in [key for table, key in draft.changed if table is Migration]:
+    for key in to_judge(draft):
         judge_migration(draft, key)
     closed = fleet.closed_hosts()
     for name in list(draft.touched):

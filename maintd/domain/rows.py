@@ -33,6 +33,7 @@ from maintd.domain.residue import (
     expect_back,
     leave_residue,
 )
+from maintd.domain.stalls import look
 
 GHOST_AFTER_S = 30.0
 """By so long after a compute has told of a move, its row is in every list that shows any row of its server."""
@@ -79,6 +80,9 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
         migration_uuid=o.migration_uuid,
         project_id=migration.project_id or o.project_id,
         post_copy=migration.post_copy or o.status == "running (post-copy)",
+        # Of a post-copy Nova shows no counters: that its row is looked at, and changes, is all there is.
+        sampled_at=o.seen_at if o.status == "running (post-copy)" else migration.sampled_at,
+        unlisted_at=None,
         updated_at=o.updated_at if o.updated_at is not None else migration.updated_at,
         moved_at=d.now
         if migration.open and (status_changed or new_phase != migration.phase or _touched_row(migration, o))
@@ -226,8 +230,10 @@ def fold_progress(d: Draft, o: ProgressSeen) -> None:
         updated_at=o.updated_at if o.updated_at is not None else migration.updated_at,
         sampled_at=o.seen_at,
         moved_at=d.now if moved else migration.moved_at,
+        unlisted_at=None,
     )
     d.put(new)
+    look(d, new, progress=progress)
     if moved:
         d.touch(new.source)
     if (new.source, new.destination) != (migration.source, migration.destination):
