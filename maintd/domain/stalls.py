@@ -86,6 +86,8 @@ def judge_migration(d: Draft, key: str) -> None:
     if not m.open:
         _over(d, m, standing)
         return
+    if m.stalled is not None and m.stalled not in standing:
+        standing[m.stalled] = _said_before(d, m, m.stalled)
     found, look_at = judge_all(_case(d, m, standing))
     for judgement in found:
         if judgement.reason not in standing and not _outweighed(judgement, standing, d.policy):
@@ -151,6 +153,16 @@ def _begin(d: Draft, m: Migration, found: Judgement) -> Stall:
         published=found.reason not in d.policy.observe_only,
         blocked_by=found.blocked_by,
         evidence=found.evidence,
+    )
+    d.put(stall)
+    return stall
+
+
+def _said_before(d: Draft, m: Migration, reason: str) -> Stall:
+    """A stall that was said by a maintd that kept no stalls."""
+    since = m.stalled_since if m.stalled_since is not None else m.moved_at
+    stall = Stall(
+        d.new_id(), m.key, m.server_id, str(m.kind), reason, since, since, source=m.source, destination=m.destination
     )
     d.put(stall)
     return stall

@@ -1,0 +1,291 @@
+"""The detectors: a table of situations and what may be said of each, and what becomes of a verdict in the fleet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from maintd.domain.detectors import ADVICE, DETECTORS, judge_all
+from maintd.domain.detectors.case import Case
+from maintd.domain.fleet import Fleet
+from maintd.domain.model import (
+    STALL_AFTER_S,
+    Because,
+    Curve,
+    Host,
+    Kind,
+    Migration,
+    Phase,
+    Point,
+    Policy,
+    Progress,
+    Server,
+    Stall,
+)
+from maintd.domain.observations import MigrationSeen, ProgressSeen, ServiceSeen, TimerDue
+from maintd.domain.reducer import reduce
+
+API = Because("api")
+POLICY = Policy()
+SAMPLE = Progress(memory_total_bytes=100, memory_processed_bytes=10, memory_remaining_bytes=90)
+GIB = 1024**3
+
+
+def migration(phase: Phase, **over: object) -> Migration:
+    values: dict[str, object] = {"source": "a", "destination": "b", "moved_at": 1000.0, **over}
+    return Migration("k", "s", values.pop("kind", Kind.LIVE), phase, **values)  # type: ignore[arg-type]
+
+
+def bytes_curve(**over: object) -> Curve:
+    base = Curve("k", "s", total=8.0 * GIB, began_at=1000.0, changed_at=1000.0, points=(Point(1000.0, 8.0 * GIB),))
+    return replace(base, **over)  # type: ignore[arg-type]
+
+
+def percent_curve(last_at: float, looks: int = 5) -> Curve:
+    return Curve("k", "s", unit="percent", total=100.0, looks=looks, points=(Point(last_at, 40.0),))
+
+
+def down(name: str, since: float = 1000.0, **over: object) -> Host:
+    return replace(Host(name, up=False, down_since=since), **over)  # type: ignore[arg-type]
+
+
+RUNNING = migration(Phase.RUNNING)
+LIVE_POST_COPY = migration(Phase.RUNNING, post_copy=True, sampled_at=1060.0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "case", "now"),
+    [
+        (None, {"migration": migration(Phase.RUNNING, progress=SAMPLE, sampled_at=1055.0)}, 1055.0),
+        ("frozen", {"migration": migration(Phase.RUNNING, progress=SAMPLE, sampled_at=1060.0)}, 1060.0),
+        # Nobody has looked for a while: that is no evidence.
+        (None, {"migration": migration(Phase.RUNNING, progress=SAMPLE, sampled_at=1010.0)}, 5000.0),
+        # No counters ever seen.
+        (None, {"migration": RUNNING}, 9000.0),
+        # In post-copy the row alone is looked at.
+        ("frozen", {"migration": LIVE_POST_COPY}, 1060.0),
+        # From the bus: some percentages, then silence; a percentage that stays is none.
+        (None, {"migration": RUNNING, "curve": percent_curve(1000.0)}, 1059.0),
+        ("frozen", {"migration": RUNNING, "curve": percent_curve(1000.0)}, 1060.0),
+        (None, {"migration": RUNNING, "curve": percent_curve(1000.0, looks=2)}, 9000.0),
+        (None, {"migration": migration(Phase.ASKED)}, 1299.0),
+        ("not_started", {"migration": migration(Phase.ASKED)}, 1300.0),
+        (None, {"migration": migration(Phase.ASKED), "queue_moved_at": 1200.0}, 1300.0),
+        ("not_started", {"migration": migration(Phase.ASKED, kind=Kind.RESIZE)}, 1300.0),
+        ("queue_blocked", {"migration": migration(Phase.QUEUED)}, 1300.0),
+        (None, {"migration": migration(Phase.QUEUED), "queue_moved_at": 1299.0}, 1300.0),
+        # One cause rings once: behind one that is stalled, or behind another that waits, nobody is said.
+        (None, {"migration": migration(Phase.QUEUED), "head": "k0"}, 9000.0),
+        (None, {"migration": migration(Phase.QUEUED), "ahead": "k0"}, 9000.0),
+        (None, {"migration": migration(Phase.ASKED), "head": "k0"}, 9000.0),
+        ("slow_step", {"migration": migration(Phase.PREPARING)}, 2800.0),
+        ("slow_step", {"migration": migration(Phase.RUNNING, kind=Kind.COLD)}, 2800.0),
+        ("slow_step", {"migration": migration(Phase.CONFIRMING, kind=Kind.RESIZE)}, 2800.0),
+        (None, {"migration": migration(Phase.CONFIRMING, kind=Kind.RESIZE)}, 2799.0),
+        (None, {"migration": migration(Phase.AWAITING_CONFIRMATION, kind=Kind.RESIZE)}, 999_999.0),
+        # 120 s + 3 x 8 GiB / 110 MiB/s = 343.4 s.
+        (None, {"migration": RUNNING, "curve": bytes_curve()}, 1343.0),
+        ("late", {"migration": RUNNING, "curve": bytes_curve()}, 1344.0),
+        (None, {"migration": replace(RUNNING, post_copy=True), "curve": bytes_curve()}, 1344.0),
+        ("late", {"migration": replace(RUNNING, post_copy=True), "curve": bytes_curve()}, 1449.0),
+        (None, {"migration": RUNNING, "source": down("a"), "destination": Host("b", up=True)}, 1059.0),
+        ("host_down", {"migration": RUNNING, "source": down("a")}, 1060.0),
+        ("host_down", {"migration": RUNNING, "destination": down("b", forced_down=True)}, 1060.0),
+        # It had been down long before; the move is what waits since it was asked for.
+        ("host_down", {"migration": replace(RUNNING, begun_at=2000.0), "source": down("a")}, 2060.0),
+        (None, {"migration": replace(RUNNING, begun_at=2000.0), "source": down("a")}, 2059.0),
+        # The source of an evacuation is dead by definition.
+        (None, {"migration": migration(Phase.RUNNING, kind=Kind.EVACUATION), "source": down("a")}, 1100.0),
+        ("host_down", {"migration": migration(Phase.RUNNING, kind=Kind.EVACUATION), "destination": down("b")}, 1060.0),
+        (None, {"migration": migration(Phase.AWAITING_CONFIRMATION, kind=Kind.COLD), "source": down("a")}, 9000.0),
+        (
+            "orphan_task",
+            {"migration": replace(RUNNING, unlisted_at=1000.0), "server": Server("s", task_state="migrating")},
+            1120.0,
+        ),
+        (
+            None,
+            {"migration": replace(RUNNING, unlisted_at=1000.0), "server": Server("s", task_state="migrating")},
+            1119.0,
+        ),
+        (None, {"migration": replace(RUNNING, unlisted_at=1000.0), "server": Server("s")}, 9000.0),
+    ],
+)
+def test_what_is_said_of_each_situation(reason: str | None, case: dict[str, object], now: float) -> None:
+    """Each reason has its own rule, and holds only when its time has passed without any change."""
+    found, _ = judge_all(Case(policy=POLICY, now=now, **case))  # type: ignore[arg-type]
+
+    assert reason == (found[0].reason if found else None)
+
+
+def test_a_judgement_that_depends_on_time_says_when_to_look_again() -> None:
+    """What may become a stall by mere waiting is looked at again at that moment."""
+
+    def look_at(now: float, **case: object) -> float | None:
+        return judge_all(Case(policy=POLICY, now=now, **case))[1]  # type: ignore[arg-type]
+
+    assert look_at(1100.0, migration=migration(Phase.QUEUED)) == 1300.0
+    assert look_at(1250.0, migration=migration(Phase.QUEUED), queue_moved_at=1200.0) == 1500.0
+    assert look_at(1010.0, migration=RUNNING, source=down("a")) == 1060.0
+    assert look_at(1010.0, migration=RUNNING, curve=percent_curve(1000.0)) == 1060.0
+
+
+def test_every_reason_has_a_detector_advice_and_a_time() -> None:
+    """The list of reasons is closed, and its order is that of gravity."""
+    assert list(DETECTORS) == list(STALL_AFTER_S)
+    assert set(ADVICE) == set(STALL_AFTER_S)
+    for advice in ADVICE.values():
+        assert advice.format(server="S", id=1, host="H")
+
+
+class World:
+    """A fleet, and the hands to feed it."""
+
+    def __init__(self, policy: Policy = POLICY, *values: Migration | Host | Server) -> None:
+        self.fleet = Fleet(policy)
+        self.ids = count(1)
+        for value in values:
+            self.fleet.put(value)
+
+    def see(self, observation: object) -> list[tuple[str, str | None]]:
+        outcome = reduce(self.fleet, observation, lambda: str(next(self.ids)))  # type: ignore[arg-type]
+        self.fleet.apply(outcome)
+        self.saved = outcome.saved
+        return [(event.TYPE, getattr(event, "reason", None)) for event in outcome.events]
+
+    def tick(self, now: float) -> list[tuple[str, str | None]]:
+        said: list[tuple[str, str | None]] = []
+        while (taken := self.fleet.take_due(now)) is not None:
+            said += self.see(TimerDue(taken[0], subject=taken[1]))
+        return said
+
+    def look(self, at: float, left: int, processed: int, status: str = "running") -> list[tuple[str, str | None]]:
+        progress = Progress(100 * GIB, processed * GIB, left * GIB, 0, 0, 0)
+        return self.see(
+            ProgressSeen(
+                at,
+                API,
+                "s1",
+                1,
+                "u1",
+                status,
+                progress=progress,
+                source="a",
+                destination="b",
+                created_at=1000.0,
+                updated_at=1000.0 + left,
+            )
+        )
+
+
+def head(**over: object) -> Migration:
+    base = Migration("k1", "s1", Kind.LIVE, Phase.RUNNING, "a", "b", migration_uuid="u1", migration_id=1,
+                     status="running", said_started=True, moved_at=1000.0, begun_at=1000.0)  # fmt: skip
+    return replace(base, **over)  # type: ignore[arg-type]
+
+
+def waiting(key: str = "k2", **over: object) -> Migration:
+    base = Migration(key, f"s-{key}", Kind.LIVE, Phase.QUEUED, "a", "b", migration_uuid=f"u-{key}", migration_id=2,
+                     status="queued", said_started=True, moved_at=1000.0, begun_at=1001.0)  # fmt: skip
+    return replace(base, **over)  # type: ignore[arg-type]
+
+
+STALLED, RESUMED = "migration.stalled", "migration.resumed"
+
+
+def test_a_queue_that_moves_again_is_resumed() -> None:
+    """What was called blocked in a queue is resumed as soon as a migration of the same source moves or ends."""
+    world = World(POLICY, head(), waiting(stalled="queue_blocked", stalled_since=1000.0))
+    done = MigrationSeen(2000.0, API, "s1", 1, "u1", Kind.LIVE, "completed", "a", "b")
+
+    assert {("migration.completed", None), (RESUMED, "queue_blocked")} == set(world.see(done))
+
+
+def test_a_stalled_head_is_said_once_and_its_queue_is_not() -> None:
+    """Ten wait behind one whose counters stand still: one verdict, and none for those that wait."""
+    world = World(POLICY, head(), *(waiting(f"k{n}", begun_at=1000.0 + n) for n in range(2, 12)))
+    said: list[tuple[str, str | None]] = []
+    for at in range(1005, 3000, 5):
+        said += world.look(float(at), 50, 10)
+        said += world.tick(float(at))
+
+    assert [reason for kind, reason in said if kind == STALLED] == ["frozen"]
+    assert not any(m.stalled for m in world.fleet.open_migrations() if m.key != "k1")
+
+
+def test_a_queue_that_nobody_works_is_said_once_of_the_oldest() -> None:
+    """Nobody is at work and five wait: one of them rings, 300 s after the last move."""
+    world = World(POLICY, *(waiting(f"k{n}", begun_at=1000.0 + n) for n in range(2, 7)))
+    for n in range(2, 7):
+        world.see(MigrationSeen(1010.0, API, f"s-k{n}", n, f"u-k{n}", Kind.LIVE, "queued", "a", "b", updated_at=1010.0))
+    said = [one for at in range(1010, 4000, 10) for one in world.tick(float(at))]
+
+    assert [reason for kind, reason in said if kind == STALLED] == ["queue_blocked"]
+    assert [m.key for m in world.fleet.open_migrations() if m.stalled] == ["k2"]
+
+
+def test_a_verdict_is_said_once_and_resumed_by_progress() -> None:
+    """Frozen is said after 60 s of unchanged counters, not again while they stand, and passes when they move."""
+    world = World(POLICY, head())
+    world.look(1005.0, 50, 10)
+    said = [one for at in range(1010, 2000, 5) for one in world.look(float(at), 50, 10)]
+    assert said == [(STALLED, "frozen")]
+    stall = world.fleet.stalls_of("k1")[0]
+    assert (stall.reason, stall.published, stall.said_at) == ("frozen", True, 1065.0)
+
+    assert world.look(2000.0, 49, 11) == [(RESUMED, "frozen")]
+    assert world.fleet.stalls_of("k1") == ()
+    kept = [value for value in world.saved if isinstance(value, Stall)]
+    assert [(stall.reason, stall.resumed_at) for stall in kept] == [("frozen", 2000.0)]
+
+
+def test_what_is_only_observed_is_noted_and_never_said() -> None:
+    """Shadow mode: the stall is kept with what came of the migration, and nothing is published or shown."""
+    world = World(replace(POLICY, observe_only=frozenset({"frozen"})), head())
+    world.look(1005.0, 50, 10)
+    said = [one for at in range(1010, 1100, 5) for one in world.look(float(at), 50, 10)]
+    held = world.fleet.migration("k1")
+    assert said == [] and held is not None and held.stalled is None
+    assert [(stall.reason, stall.published) for stall in world.fleet.stalls_of("k1")] == [("frozen", False)]
+
+    world.see(MigrationSeen(1100.0, API, "s1", 1, "u1", Kind.LIVE, "error", "a", "b"))
+    kept = [value for value in world.saved if isinstance(value, Stall)]
+    assert [(stall.ended_at, stall.outcome) for stall in kept] == [(1100.0, "failed")]
+
+
+def test_a_milder_reason_is_not_said_beside_a_graver_one() -> None:
+    """Frozen for an hour is late as well; only what is graver is said."""
+    world = World(POLICY, head())
+    said = [one for at in range(1005, 5000, 5) for one in world.look(float(at), 50, 10)]
+
+    assert said == [(STALLED, "frozen")]
+
+
+def test_a_host_that_dies_stalls_what_runs_from_it_and_its_return_resumes_that() -> None:
+    """The verdict follows the heartbeat, though nothing is heard of the migration itself."""
+    host = Host("a", up=True, said_up=True, service_uuid="x", seen_at=900.0)
+    world = World(POLICY, head(), host)
+
+    def service(at: float, up: bool) -> ServiceSeen:
+        since = None if up else 1990.0
+        return ServiceSeen(at, API, "a", "x", up=up, down_since=since, emitted_at=at, asked_at=at)
+
+    world.see(service(2000.0, False))
+    said = [one for at in range(2000, 2200, 10) for one in world.tick(float(at)) if one[0].startswith("migration")]
+    assert said == [(STALLED, "host_down")]
+    assert (RESUMED, "host_down") in world.see(service(2300.0, True))
+
+
+def test_what_has_ended_leaves_its_curve_and_stalls_to_the_store() -> None:
+    """Memory keeps neither; the store is given both, with how the migration ended."""
+    world = World(POLICY, head())
+    world.look(1005.0, 50, 10)
+    world.look(1010.0, 40, 20)
+    assert world.fleet.curve("k1") is not None
+    world.see(MigrationSeen(1100.0, API, "s1", 1, "u1", Kind.LIVE, "completed", "a", "b"))
+
+    assert world.fleet.curve("k1") is None
+    kept = [value for value in world.saved if isinstance(value, Curve)]
+    assert [(curve.outcome, curve.ended_at, curve.due) for curve in kept] == [("completed", 1100.0, True)]
