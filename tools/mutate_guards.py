@@ -294,7 +294,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "local force-delete",
         "who was found gone before the host was found down has left something there",
         RESIDUE,
-        "    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now))))\n",
+        "    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now + within_s))))\n",
         "",
         f"{FOUND}::test_who_was_found_gone_before_the_host_was_found_down_left_residue",
     ),
@@ -304,7 +304,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(SERVERS, "if o.local_delete or (gone and o.reporter != host):", "if o.local_delete:"),
             Change(SERVERS, "if old is not None and unseen and not any(", "if old is not None and False and not any("),
-            Change(RESIDUE, "    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now))))\n", ""),
+            Change(
+                RESIDUE,
+                "    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now + within_s))))\n",
+                "",
+            ),
         ),
         (
             f"{F27}::test_2_7_04_forced_with_the_compute_down",

@@ -86,6 +86,8 @@ def fold_pass_read(d: Draft, o: PassRead) -> None:
         undecided=lambda server_id: _is_undecided(d, server_id),
     )
     over = replace(over, leftovers=tuple(sorted(leftovers.items())))
+    if host.departures:
+        finding = replace(finding, blockers=(*finding.blockers, _unexplained(host)))
     if finding.blockers:
         held = host.finding
         there = emptiness.occupying(finding.blockers)
@@ -138,6 +140,15 @@ def _is_undecided(d: Draft, server_id: str) -> bool:
     """Whether the server is being moved, and no destination has been named: its row has none until a compute begins."""
     open_ = d.open_migration_of(server_id)
     return open_ is not None and open_.destination is None
+
+
+def _unexplained(host: Host) -> Blocker:
+    """Somebody was found gone of whom nobody said how: until its compute is known to have lived, nothing is proven."""
+    server_id, _, at = host.departures[0]
+    detail = (
+        "a server was found gone and nobody said how; whether nova-compute lived by then shows at its next heartbeat"
+    )
+    return Blocker("verifying", server_id, since=at, detail=detail)
 
 
 def _settling(d: Draft, finding: Finding) -> Blocker:

@@ -40,8 +40,8 @@ LATELY_S = 600.0
 
 
 UNSEEN_S = 60.0
-"""For so long a host may have been down before that is learnt: services are asked after every 30 s, and of one that is
-forced down Nova does not say since when."""
+"""For so long a host may have been down before that is learnt: services are asked after every 30 s, of one that is
+forced down Nova does not say since when, and one that has died counts as up for a minute more (`service_down_time`)."""
 
 
 def fell_while_down(host: Host, at: float | None) -> bool:
@@ -52,7 +52,7 @@ def fell_while_down(host: Host, at: float | None) -> bool:
         return True
     if host.last_down_from is None or host.last_down_to is None:
         return False
-    return host.last_down_from - CLOCK_MARGIN_S <= at <= host.last_down_to + CLOCK_MARGIN_S
+    return host.last_down_from - UNSEEN_S <= at <= host.last_down_to + CLOCK_MARGIN_S
 
 
 def leave_residue(
@@ -167,17 +167,27 @@ def left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
         leave_residue(d, held.name, server_id, "evacuated")
 
 
-def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str) -> None:
+def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str, *, within_s: float = 0.0) -> None:
     """A server was found gone, and nobody said how: should its host turn out to be down, it left something there.
 
-    That a host is down is often learnt later than what was done behind its back.
+    That a host is down is often learnt later than what was done behind its back. `within_s`: only a host that is seen
+    up after so long was not dead by now.
     """
     held = d.host(host)
     if held is None or _stands(d, d.residue(f"{held.name}/{server_id}/{kind}")):
         return
     if held.up is None and not d.policy.has_cloud:
         return  # without an API nobody will ever say that it was down; a recording's answers may be there all the same
-    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now))))
+    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now + within_s))))
+
+
+def wait_no_longer(d: Draft, host: str | None, server_id: str) -> None:
+    """A compute tells of the delete of a server whose move was unconfirmed: its source has answered Nova before that."""
+    held = d.host(host)
+    if held is None or not any(gone[0] == server_id and gone[2] > d.now for gone in held.departures):
+        return
+    cut = tuple((i, kind, min(at, d.now) if i == server_id else at) for i, kind, at in held.departures)
+    d.put(replace(held, departures=cut))
 
 
 def vouch(d: Draft, host: str, server_id: str) -> None:

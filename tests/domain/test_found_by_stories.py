@@ -434,6 +434,9 @@ def test_an_unconfirmed_move_whose_server_is_found_gone_left_nothing_on_a_source
     story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5))
     story.now += 1
     story.see(story.service())
+    assert not proven(story)  # Nova calls a compute up for another minute after its death
+    story.now += 60
+    story.see(story.service())
 
     assert residue(story) == []
     assert proven(story)
@@ -634,6 +637,37 @@ def test_a_delete_shortly_before_its_host_was_seen_forced_down_may_have_left_som
     story.now += 15
     story.see(replace(down(story), down_since=story.now))
     story.now += 5
+    story.see(there(story, vm_state="deleted", deleted=True, updated_at=gone_at))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_source_that_died_just_before_its_server_was_found_gone_keeps_what_that_left() -> None:
+    """Nova calls it up for another minute; what it was to confirm or take back was never cleaned up."""
+    story = Story().closed()
+    story.see(there(story), row(story, "finished", Kind.RESIZE))
+    story.see(there(story, host="cmp-02", vm_state="resized"))
+    story.now += 20
+    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 2))
+    story.now += 5
+    story.see(story.service())
+    story.now += 30
+    story.see(story.service(up=False, down_since=story.now - 40))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_delete_while_the_host_was_forced_down_is_told_after_that_was_lifted() -> None:
+    """It fell into the minute before the force-down was seen; by now the host is up again."""
+    story = Story()
+    story.see(story.service(disabled=False, disabled_reason=None), there(story))
+    story.now += 30
+    gone_at = story.now
+    story.now += 20
+    story.see(down(story))
+    story.now += 60
+    story.see(story.service())
+    story.now += 50
     story.see(there(story, vm_state="deleted", deleted=True, updated_at=gone_at))
 
     assert residue(story) == [(SERVER, "deleted_while_down")]

@@ -94,6 +94,11 @@ class Story:
         said = self.see(PassBegun(self.now, API, H, self.passes))
         self.now += 0.5
         for read in reads.values():
+            # What an answer shows of the service is seen first, as it is when the answer is taken in.
+            seen = [s for s in read.found if isinstance(s, ServiceSeen)] if read.read is Read.SERVICE else []
+            if len(seen) != 1 or (known := self.fleet.host(H)) is None or known.down:
+                seen = []
+            said += self.see(*(replace(s, seen_at=self.now, asked_at=self.now) for s in seen))
             said += self.see(replace(read, seen_at=self.now))
         return said
 
