@@ -171,23 +171,13 @@ def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str, *, w
     """A server was found gone, and nobody said how: should its host turn out to be down, it left something there.
 
     That a host is down is often learnt later than what was done behind its back. `within_s`: only a host that is seen
-    up after so long was not dead by now.
-    """
+    up after so long was not dead by now."""
     held = d.host(host)
     if held is None or _stands(d, d.residue(f"{held.name}/{server_id}/{kind}")):
         return
     if held.up is None and not d.policy.has_cloud:
         return  # without an API nobody will ever say that it was down; a recording's answers may be there all the same
     d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now + within_s))))
-
-
-def wait_no_longer(d: Draft, host: str | None, server_id: str) -> None:
-    """A compute tells of the delete of a server whose move was unconfirmed: its source has answered Nova before that."""
-    held = d.host(host)
-    if held is None or not any(gone[0] == server_id and gone[2] > d.now for gone in held.departures):
-        return
-    cut = tuple((i, kind, min(at, d.now) if i == server_id else at) for i, kind, at in held.departures)
-    d.put(replace(held, departures=cut))
 
 
 def vouch(d: Draft, host: str, server_id: str) -> None:

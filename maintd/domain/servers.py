@@ -33,7 +33,6 @@ from maintd.domain.residue import (
     left_unexplained,
     remember_evacuation,
     vouch,
-    wait_no_longer,
 )
 
 BEFORE_US_S = 30.0
@@ -60,9 +59,6 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
         leave_residue(d, o.host, o.server_id, "deleted_while_down")  # its end may go unheard
     goes_back(d, o)
     if known is not None and known.deleted_at is not None:
-        if o.deleted and o.reporter is not None:
-            for m in d.migrations_of(o.server_id):
-                wait_no_longer(d, m.source, o.server_id)
         if o.deleted and o.local_delete and o.host:
             leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
         elif o.deleted and o.host and known.vm_state != "deleted":
@@ -198,9 +194,9 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
             elif source is not None and source.name != host and (source.down or m.phase is Phase.REVERTING):
                 leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
             elif source is not None and source.name != host:
-                # It may turn out to be dead: then nobody has confirmed it, or taken the server back. Where a compute
-                # tells of the delete, Nova has asked the source to confirm before, and had its answer (facts 2.4).
-                within_s = UNSEEN_S if o.reporter is None else 0.0
+                # It may turn out to be dead: then nobody has confirmed it, or taken the server back. When a server is
+                # deleted Nova has it confirmed first (facts 2.4), which the source tells.
+                within_s = 0.0 if m.verdict is Phase.COMPLETED else UNSEEN_S
                 left_unexplained(d, source.name, o.server_id, "deleted_while_down", within_s=within_s)
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
