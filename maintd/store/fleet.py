@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Table
 from maintd.domain.events import CloudEvent
 from maintd.domain.model import (
     Because,
+    Block,
     Blocker,
     Bus,
     Curve,
@@ -285,7 +286,9 @@ def _delete(database: Database, shelf: Shelf) -> str:
 
 _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
-_NAMES: Final = {kind: [field.name for field in fields(kind)] for kind in (Because, Blocker, Note, Progress, ProofRead)}
+_NAMES: Final = {
+    kind: [field.name for field in fields(kind)] for kind in (Because, Block, Blocker, Note, Progress, ProofRead)
+}
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -358,16 +361,20 @@ def _point(point: Point) -> list[float]:
 
 
 def _points_of(text: str) -> tuple[Point, ...]:
-    return tuple(Point(*map(float, row[:4])) for row in json.loads(text))
+    return tuple(map(_point_of, json.loads(text)))
+
+
+def _point_of(row: list[float]) -> Point:
+    return Point(*map(float, row[:4]))
 
 
 def _passes_text(passes: tuple[Pass, ...]) -> str:
     """An array for each: began_at, size, count and, as 1 or 0, clear."""
-    return _json([(_number(one.began_at), _number(one.size), one.count, int(one.clear)) for one in passes])
+    return _json([(_number(one.began_at), _number(one.size), _number(one.count), int(one.clear)) for one in passes])
 
 
 def _passes_of(text: str) -> tuple[Pass, ...]:
-    return tuple(Pass(float(row[0]), float(row[1]), row[2], bool(row[3])) for row in json.loads(text))
+    return tuple(Pass(float(row[0]), float(row[1]), float(row[2]), bool(row[3])) for row in json.loads(text))
 
 
 def _flags(kind: type[Any]) -> dict[str, Callable[[Any], Any]]:
@@ -424,8 +431,21 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
     Curve: Shelf(
         Curve,
         tables.curves,
-        store={"points": _points_text, "passes": _passes_text},
-        restore={**_few("source", "destination", "unit"), "points": _points_of, "passes": _passes_of},
+        store={
+            "points": _points_text,
+            "passes": _passes_text,
+            "falls": _json,
+            "falling": lambda point: _json(_point(point)),
+            "block": lambda block: _json(_plain(block)),
+        },
+        restore={
+            **_few("source", "destination", "unit"),
+            "points": _points_of,
+            "passes": _passes_of,
+            "falls": lambda text: tuple(json.loads(text)),
+            "falling": lambda text: _point_of(json.loads(text)),
+            "block": lambda text: _known(Block, json.loads(text)),
+        },
     ),
     Stall: Shelf(
         Stall,

@@ -130,6 +130,8 @@ migrations = _table(
     Column("verdict", String(32)),
     Column("verdict_at", Double),
     Column("verdict_because", Text),
+    Column("unlisted_at", Double),
+    Column("worked_from", Double),
     Column("ended_at", Double, index=True),
     Column("fault", Text),
     _flag("is_open", index=True),  # not a field: the phase is not final
@@ -147,11 +149,19 @@ curves = _table(
     Column("began_at", Double, nullable=False),
     Column("changed_at", Double, nullable=False),
     Column("looks", Integer, nullable=False),
+    Column("copying_from", Double),
+    Column("copied_before", Double, nullable=False),
+    Column("rate", Double),
     Column("bandwidth", Double),
     Column("disk_bandwidth", Double),
     Column("first_pass_ended_at", Double),
-    Column("points", Long, nullable=False),  # JSON: an array each
-    Column("passes", Long, nullable=False),  # JSON: an array each
+    Column("points", Long, nullable=False),  # JSON: an array each, as passes
+    Column("passes", Long, nullable=False),
+    Column("falls", Text, nullable=False),  # JSON, as falling and block
+    Column("falling", Text),
+    Column("fall_looks", Integer, nullable=False),
+    Column("block", Text),
+    Column("flat_since", Double),
     Column("kept_at", Double, nullable=False),
     Column("ended_at", Double, index=True),
     Column("outcome", Name),

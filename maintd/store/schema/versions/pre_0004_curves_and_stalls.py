@@ -37,6 +37,8 @@ def _must(name: str, type_: Any) -> sa.Column[Any]:
 
 
 def upgrade() -> None:
+    for name in ("unlisted_at", "worked_from"):
+        op.add_column("migrations", sa.Column(name, sa.Double))
     _create(
         "curves",
         _must("server_id", _name),
@@ -45,9 +47,16 @@ def upgrade() -> None:
         _must("unit", _short),
         *(_must(name, sa.Double) for name in ("total", "disk_total", "began_at", "changed_at")),
         _must("looks", sa.Integer),
-        *(sa.Column(name, sa.Double) for name in ("bandwidth", "disk_bandwidth", "first_pass_ended_at")),
+        sa.Column("copying_from", sa.Double),
+        _must("copied_before", sa.Double),
+        *(sa.Column(name, sa.Double) for name in ("rate", "bandwidth", "disk_bandwidth", "first_pass_ended_at")),
         _must("points", _long),
         _must("passes", _long),
+        _must("falls", sa.Text),
+        sa.Column("falling", sa.Text),
+        _must("fall_looks", sa.Integer),
+        sa.Column("block", sa.Text),
+        sa.Column("flat_since", sa.Double),
         _must("kept_at", sa.Double),
         sa.Column("ended_at", sa.Double),
         sa.Column("outcome", _name),
