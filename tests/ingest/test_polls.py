@@ -777,8 +777,9 @@ def test_every_call_goes_through_the_budget(make: Make) -> None:
     served = [s for s in world.rest.api.seen if s.target.startswith("/v2.1/") and s.target != "/v2.1/"]
     assert len(world.calls_at) == len(served) > 10
     plain = NovaApi(config(world.rest), world.clock)
-    Polls(plain, world.door, world.clock)
-    assert isinstance(getattr(plain.pace, "__self__", None), Budget)
+    polls = Polls(plain, world.door, world.clock)
+    assert plain.pace == polls._take
+    assert isinstance(getattr(polls._pace, "__self__", None), Budget)
 
 
 def test_the_budget_holds_its_rate() -> None:
