@@ -108,8 +108,8 @@ def measure(setting: Setting) -> Row:
     tell(f"host.emptied beyond settle_s: p50 {p50:.1f}, p90 {p90:.1f}, greatest {most:.1f} s; {counted}")
     tell(f"longest time between two lists of services: {max(gaps):.0f} s; {again} events were delivered again")
     tell(
-        f"looks at progress: {looks['calls']} at {looks['servers']} of {moves} servers, {looks['most_in_10_s']} at most in "
-        f"any 10 s; between two at one server {looks['least_s']:.1f} s at least, {looks['p50_s']:.1f} s p50"
+        f"looks at progress: {looks['calls']} at {looks['servers']} of {moves} servers, {looks['most_in_10_s']} at "
+        f"most in any 10 s; between two at one server {looks['least_s']:.1f} s at least, {looks['p50_s']:.1f} s p50"
     )
     for kind, count in load.kinds.items():
         tell(f"  {count:6d} {kind}")

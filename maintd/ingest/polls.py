@@ -64,6 +64,9 @@ SUSPECTED = 3.0
 """How many times as often as the rest the suspected are looked at, where not all can be."""
 QUIET = 3.0
 """How many times as long as the rest a migration waits that has no counters yet: the bus says when it has."""
+RUNNING, POST_COPY = "running", "running (post-copy)"
+SHARED = {RUNNING, POST_COPY}
+"""Statuses of Nova's of which one list shows all migrations."""
 UNJUDGED_S = 60.0
 """For how long after its first pass a migration may yet turn out to be one that does not converge."""
 
@@ -119,7 +122,8 @@ class Nobody:
 class Limits:
     """How often, how much and how long. Seconds; `..._calls` are API calls, `..._rate` is a second.
 
-    Of progress: no migration is asked after twice in `progress_s`, nor are there more than `progress_calls` in it."""
+    Of progress: no migration is asked after twice in `progress_s`, and in the long run no more than `progress_calls`
+    are made in it."""
 
     services_s: float = 30.0
     services_without_bus_s: float = 15.0
@@ -263,6 +267,7 @@ class Polls:
         self._progress_shared_at = NEVER
         self._progress_room = 0.0  # how many calls it may make now
         self._progress_rests_until = NEVER  # monotonic
+        self._progress_wrong: dict[str, str] = {}  # what could not be read last, and why
         self._progress_failures = 0  # turns in a row in which nothing was answered
         self._endings: dict[str, _Ending] = {}
         self._ends_shared_at = NEVER
@@ -559,25 +564,29 @@ class Polls:
         found = self._door.read(lambda fleet: list(_moving(fleet, self._has_bus)))
         self._sampled_at = {m.key: self._sampled_at[m.key] for m in found if m.key in self._sampled_at}
         passed_s, self._progress_at = now - self._progress_at, now
-        room = self._progress_room + passed_s * limits.progress_calls / limits.progress_s
-        self._progress_room = min(float(limits.progress_calls), room)
+        room = min(1.0, self._progress_room) + passed_s * limits.progress_calls / limits.progress_s
+        self._progress_room = min(float(limits.progress_calls), room)  # what was not wanted is not saved up
 
         asks = self._shared_looks(found, now)
         due = [m for m in found if not m.post_copy and now - self._looked_at(m) >= m.period_s(limits)]
         due.sort(key=lambda m: -m.weight * (now - self._sampled_at.get(m.key, m.since)))
-        asks += [functools.partial(self._look, m) for m in due]
-        taken_s, done, wrong = 0.0, 0, list[str]()
+        asks += [(m.key, functools.partial(self._look, m)) for m in due]
+        still = {m.key for m in found} | (SHARED if found else set())
+        self._progress_wrong = {key: text for key, text in self._progress_wrong.items() if key in still}
+        taken_s, done, wrong = 0.0, 0, 0
         try:
-            for ask in asks[: int(self._progress_room)]:
-                if taken_s > limits.progress_s / 2 or len(wrong) == 3 or deadline.passed():
+            for key, ask in asks[: int(self._progress_room)]:
+                if taken_s > limits.progress_s / 2 or wrong == 3 or deadline.passed():
                     break
                 self._progress_room -= 1.0
                 begun, waited = self._clock.monotonic(), self._waited()
                 try:
                     ask(deadline)
                     done += 1
+                    self._progress_wrong.pop(key, None)
                 except NovaError as failed:
-                    wrong.append(str(failed))
+                    wrong += 1
+                    self._progress_wrong[key] = str(failed)
                 finally:
                     taken_s += self._clock.monotonic() - begun - (self._waited() - waited)
         finally:
@@ -586,8 +595,8 @@ class Polls:
             if self._progress_failures:
                 rest_s += RETRY_S[min(self._progress_failures + 1, len(RETRY_S) - 1)]
             self._progress_rests_until = self._clock.monotonic() + rest_s
-        if wrong:
-            raise NovaError(wrong[0])
+        for sentence in self._progress_wrong.values():
+            raise NovaError(sentence)  # until what could not be read is read, or is over
 
     def _looked_at(self, m: _Moving) -> float:
         return self._sampled_at.get(m.key, m.since if m.quiet else NEVER)
@@ -601,20 +610,22 @@ class Polls:
         if not seen:
             self._suspect([m.server_id])  # over, or in post-copy, which this call does not show
 
-    def _shared_looks(self, found: Sequence[_Moving], now: float) -> list[Callable[[_Deadline], object]]:
+    def _shared_looks(self, found: Sequence[_Moving], now: float) -> list[tuple[str, Callable[[_Deadline], object]]]:
         """Lists for what cannot be sampled one by one: that its row changes at all is seen of all of them in one."""
-        looks: list[Callable[[_Deadline], object]] = []
+        wanted: list[str] = []
         if now - self._progress_shared_at < self._limits.progress_s:
-            return looks
+            return []
         if sum(not m.post_copy for m in found) > self._limits.progress_calls:
-            looks.append(lambda deadline: self._admit(self._api.migrations_with_status("running"), deadline))
+            wanted.append(RUNNING)
         if any(m.post_copy for m in found):
-            looks.append(
-                lambda deadline: self._admit(self._api.migrations_with_status("running (post-copy)"), deadline)
-            )
-        if looks:
+            wanted.append(POST_COPY)
+        if wanted:
             self._progress_shared_at = now
-        return looks
+
+        def look(status: str, deadline: _Deadline) -> None:
+            self._admit(self._api.migrations_with_status(status), deadline)
+
+        return [(status, functools.partial(look, status)) for status in wanted]
 
     def look_at_emptied(self) -> bool:
         """Prove again, slowly, that what was proven empty still is."""
