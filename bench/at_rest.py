@@ -69,7 +69,7 @@ def _a_while(hosts: int) -> dict[str, int]:
             polls.look_at_heartbeats: limits.heartbeats_s,
             polls.reconcile: limits.reconcile_s,
             polls.look_at_drains: 5.0,
-            polls.look_at_progress: limits.progress_s,
+            polls.look_at_progress: limits.progress_turn_s,
             polls.look_at_emptied: 15.0,
         }
         due = {job: clock.now() + seconds for job, seconds in jobs.items()}

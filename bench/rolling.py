@@ -99,6 +99,7 @@ def measure(setting: Setting) -> Row:
     p50, p90, most = quantile(list(late.values()), 0.5), quantile(list(late.values()), 0.9), max(late.values())
     last_freed = max(cloud.freed_at[host] for host in rolled) - began
     gaps = _gaps(seen, began, ended)
+    looks = _looks(seen, began, ended)
     counted = {
         name: events.count(f"maintd.{name}.v1")
         for name in ("drain.started", "host.emptied", "migration.completed", "drain.ended", "host.occupied")
@@ -106,6 +107,10 @@ def measure(setting: Setting) -> Row:
     tell(f"{load.count} calls in {load.seconds:.0f} s; the last allocation was freed after {last_freed:.0f} s")
     tell(f"host.emptied beyond settle_s: p50 {p50:.1f}, p90 {p90:.1f}, greatest {most:.1f} s; {counted}")
     tell(f"longest time between two lists of services: {max(gaps):.0f} s; {again} events were delivered again")
+    tell(
+        f"looks at progress: {looks['calls']} at {looks['servers']} of {moves} servers, {looks['most_in_10_s']} at "
+        f"most in any 10 s; between two at one server {looks['least_s']:.1f} s at least, {looks['p50_s']:.1f} s p50"
+    )
     for kind, count in load.kinds.items():
         tell(f"  {count:6d} {kind}")
     worst = load.most_in_10_s / WINDOW_S
@@ -122,10 +127,27 @@ def measure(setting: Setting) -> Row:
             "late_s": {"p50": p50, "p90": p90, "greatest": most, "by_host": late},
             "early": early,
             "services_gap_s": max(gaps),
+            "progress": looks,
             "events": counted,
             **load.numbers(),
         },
     )
+
+
+def _looks(seen: list[Seen], began: float, ended: float) -> dict[str, float]:
+    """What the looks at byte counters cost, and how far apart those at one server were."""
+    at: dict[str, list[float]] = {}
+    for one in seen:
+        if began <= one.at < ended and calls.kind_of(one) == "/servers/ID/migrations":
+            at.setdefault(one.target, []).append(one.at)
+    apart = [b - a for moments in at.values() for a, b in itertools.pairwise(sorted(moments))]
+    return {
+        "calls": sum(map(len, at.values())),
+        "servers": len(at),
+        "most_in_10_s": calls.most(sorted(itertools.chain(*at.values())), WINDOW_S),
+        "least_s": min(apart, default=0.0),
+        "p50_s": quantile(apart, 0.5) if apart else 0.0,
+    }
 
 
 def _gaps(seen: list[Seen], began: float, ended: float) -> list[float]:

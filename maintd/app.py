@@ -82,7 +82,7 @@ def replay(paths: Sequence[Path], config: Config | None, estimates: Path | None)
     else:
         from maintd.daemon import policy_of
 
-        policy, installation = policy_of(config), config.installation
+        policy, installation = policy_of(config, shadow=False), config.installation
     with contextlib.ExitStack() as stack:
         told: replaying.Looked | None = None
         if estimates is not None:

@@ -45,6 +45,7 @@ from maintd.options import (
     MIB,
     NAME,
     NAMED_GROUPS,
+    REASONS,
 )
 
 T = TypeVar("T")
@@ -176,21 +177,30 @@ class ServicesConfig:
 
 @dataclass(frozen=True, slots=True)
 class StallConfig:
-    """How long a migration may show no progress, by where it stands, before it is called stalled."""
+    """For how long each reason must have held before a migration is called stalled, which of them are only noted, and
+    how Nova is configured to let a live migration end (live_migration_...)."""
 
+    host_down_after_s: float = 60.0
+    orphan_task_after_s: float = 120.0
+    frozen_after_s: float = 60.0
+    not_converging_after_s: float = 30.0
     not_started_after_s: float = 300.0
     queue_blocked_after_s: float = 300.0
-    frozen_after_s: float = 90.0
     slow_step_after_s: float = 1800.0
+    late_after_s: float = 120.0
+    expected_bandwidth_mib_s: float = 110.0
+    observe_only: tuple[str, ...] = ("not_converging",)
+    live_migration_downtime_ms: int = 500
+    live_migration_downtime_steps: int = 10
+    live_migration_downtime_delay_s: float = 75.0
+    live_migration_completion_timeout_s: float = 800.0
+    live_migration_timeout_action: str = "abort"
+    observe_only_said: bool = False
+    """Whether a file gave observe_only, and not the default."""
 
     def by_reason(self) -> dict[str, float]:
-        """The same by the reason that a verdict carries."""
-        return {
-            "not_started": self.not_started_after_s,
-            "queue_blocked": self.queue_blocked_after_s,
-            "frozen": self.frozen_after_s,
-            "slow_step": self.slow_step_after_s,
-        }
+        """The times by the reason that a verdict carries."""
+        return {reason: getattr(self, f"{reason}_after_s") for reason in REASONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +424,7 @@ class _Reader:
             drain=self._fill(DrainConfig, "drain", reason_match=tuple(self.value("drain", "reason_match"))),
             residue=self._fill(ResidueConfig, "residue"),
             services=self._fill(ServicesConfig, "services"),
-            stall=self._fill(StallConfig, "stall"),
+            stall=self._stall(),
             api=self._api(),
             metrics=MetricsConfig(*self._listen("metrics")),
             webhooks=self._webhooks(),
@@ -426,6 +436,15 @@ class _Reader:
     def _fill(self, kind: Callable[..., T], group: str, **given: Any) -> T:
         opts = GROUPS[group][1]
         return kind(**{opt.dest: self.value(group, opt.dest) for opt in opts if opt.dest not in given} | given)
+
+    def _stall(self) -> StallConfig:
+        reasons: list[str] = self.value("stall", "observe_only")
+        for reason in reasons:
+            if reason not in REASONS:
+                no = f"{reason!r} is no reason to call a migration stalled; {_nearest(reason, REASONS)}"
+                raise self._wrong("stall", "observe_only", no)
+        said = ("stall", "observe_only") in self.said
+        return self._fill(StallConfig, "stall", observe_only=tuple(reasons), observe_only_said=said)
 
     def _named(self, kind: str, enabled: str) -> list[str]:
         """The names in a list of names, each with a group of its own."""

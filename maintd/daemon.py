@@ -34,7 +34,7 @@ from maintd.domain.buses import unheard
 from maintd.domain.copying import replace
 from maintd.domain.events import CATALOGUE, CloudEvent
 from maintd.domain.fleet import Fleet
-from maintd.domain.model import Because, Blocker, Bus, Knowledge, Policy
+from maintd.domain.model import Because, Blocker, Bus, Knowledge, NovaLive, Policy
 from maintd.domain.observations import BusSeen, DrainRequested, Observation, ResidueCleared, Watching
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
@@ -73,8 +73,9 @@ PARTS = {"intake": 60.0, "scheduler": 30.0, "delivery": 30.0, "polls": 120.0}
 """What the watchdog wants to see moving, and within how many seconds."""
 
 
-def policy_of(config: Config) -> Policy:
-    """The core's policy from the operator's configuration."""
+def policy_of(config: Config, *, shadow: bool = True) -> Policy:
+    """The core's policy from the operator's configuration. Without `shadow`, in a replay, every verdict is published,
+    except where a file gives `[stall] observe_only`."""
     return Policy(
         settle_s=config.drain.settle_s,
         stalled_after_s=config.drain.stalled_after_s,
@@ -86,6 +87,15 @@ def policy_of(config: Config) -> Policy:
         has_cloud=config.cloud is not None,
         has_bus=bool(config.buses),
         stall_after_s=config.stall.by_reason(),
+        observe_only=frozenset(config.stall.observe_only if shadow or config.stall.observe_only_said else ()),
+        expected_bandwidth=config.stall.expected_bandwidth_mib_s * 1024**2,
+        nova=NovaLive(
+            downtime_s=config.stall.live_migration_downtime_ms / 1000.0,
+            downtime_steps=config.stall.live_migration_downtime_steps,
+            downtime_delay_s=config.stall.live_migration_downtime_delay_s,
+            completion_timeout_s=config.stall.live_migration_completion_timeout_s,
+            timeout_action=config.stall.live_migration_timeout_action,
+        ),
     )
 
 

@@ -148,7 +148,7 @@ def play() -> int:
     deadline = time.monotonic() + LIMIT_S
     print("maintd demo: a simulated Nova with five hosts, the real daemon, a real webhook.")
     print(
-        f"Shortened for the show: settle_s {SETTLE_S:g} (default 15), frozen_after_s {FROZEN_AFTER_S:g} (default 90), "
+        f"Shortened for the show: settle_s {SETTLE_S:g} (default 15), frozen_after_s {FROZEN_AFTER_S:g} (default 60), "
         "quick migrations.\n"
     )
     clock = SystemClock()

@@ -125,6 +125,18 @@ BUS_OPTS: tuple[cfg.Opt, ...] = (
 
 _NAMES = opt_types.List(item_type=opt_types.String())
 
+REASONS = (
+    "host_down",
+    "orphan_task",
+    "frozen",
+    "not_converging",
+    "not_started",
+    "queue_blocked",
+    "slow_step",
+    "late",
+)
+"""Why a migration may be called stalled, the gravest first, as `domain.model.STALL_AFTER_S` has them."""
+
 _BUSES_OPTS: tuple[cfg.Opt, ...] = (
     cfg.Opt(
         "enabled",
@@ -266,15 +278,52 @@ _SERVICES_OPTS: tuple[cfg.Opt, ...] = (
 )
 
 _STALL_OPTS: tuple[cfg.Opt, ...] = (
-    _seconds("not_started_after_s", 300.0, 1.0, 7 * DAY, "not_started: accepted, but nothing happens."),
-    _seconds("queue_blocked_after_s", 300.0, 1.0, 7 * DAY, "queue_blocked: queued on a source where nothing moves."),
     _seconds(
-        "frozen_after_s",
-        90.0,
+        "host_down_after_s",
+        60.0,
         1.0,
         7 * DAY,
-        "frozen: running, and neither a counter nor the row has changed. Keep it at 12 of Nova's progress writes "
-        "(5 s each) at least.",
+        "host_down: the source's or the destination's nova-compute is down or forced down (of an evacuation the "
+        "destination's): who should do the work is gone. Counted from when that was seen.",
+    ),
+    _seconds(
+        "orphan_task_after_s",
+        120.0,
+        1.0,
+        7 * DAY,
+        "orphan_task: the server's task_state says that it moves, and Nova has no migration under way for it, as when "
+        "a queue was dropped at the shutdown of nova-compute.",
+    ),
+    _seconds(
+        "frozen_after_s",
+        60.0,
+        1.0,
+        7 * DAY,
+        "frozen: running, and neither a counter nor the row has changed. Nova writes them every 5 s "
+        "(live_migration_monitor_interval): keep it at 12 of these at least.",
+    ),
+    _seconds(
+        "not_converging_after_s",
+        30.0,
+        1.0,
+        7 * DAY,
+        "not_converging: the guest writes to its memory as fast as it is copied, and what is left to copy at the "
+        "beginnings of passes does not fall below what the permitted downtime can take. So long it must have held.",
+    ),
+    _seconds(
+        "not_started_after_s",
+        300.0,
+        1.0,
+        7 * DAY,
+        "not_started: accepted, but nothing happens. What nova-conductor does there takes seconds.",
+    ),
+    _seconds(
+        "queue_blocked_after_s",
+        300.0,
+        1.0,
+        7 * DAY,
+        "queue_blocked: queued on a source where nothing moves. A queue that moves is none "
+        "(max_concurrent_live_migrations is 1 by default).",
     ),
     _seconds(
         "slow_step_after_s",
@@ -282,7 +331,72 @@ _STALL_OPTS: tuple[cfg.Opt, ...] = (
         1.0,
         7 * DAY,
         "slow_step: any other step (preparing, cleaning up, a cold migration's copy, an evacuation's rebuild) without "
-        "any sign of life.",
+        "any sign of life. Nova itself waits for an answer for long_rpc_timeout, 1800 s.",
+    ),
+    _seconds(
+        "late_after_s",
+        120.0,
+        1.0,
+        7 * DAY,
+        "late: a move takes longer than what has to be copied needs at expected_bandwidth_mib_s, several times over. "
+        "This is added to that.",
+    ),
+    cfg.FloatOpt(
+        "expected_bandwidth_mib_s",
+        default=110.0,
+        min=0.1,
+        max=100000.0,
+        help="late: what a migration should copy in a second, at the least. 110 is what 1 Gbit/s leaves. Unit: MiB per "
+        "second.",
+    ),
+    cfg.Opt(
+        "observe_only",
+        type=_NAMES,
+        default=["not_converging"],
+        help="Shadow mode: for these reasons nothing is published; that it would have been is noted, and "
+        "`maintd stalls report` holds the notes against how the migrations ended. Empty: every verdict is published. "
+        f"Unit: comma-separated reasons: {', '.join(REASONS)}.",
+    ),
+    cfg.IntOpt(
+        "live_migration_downtime_ms",
+        default=500,
+        min=100,
+        max=2000000,
+        help="As nova.conf of the computes has it, [libvirt] live_migration_downtime: the pause of the guest that is "
+        "permitted in the end. Unit: milliseconds.",
+    ),
+    cfg.IntOpt(
+        "live_migration_downtime_steps",
+        default=10,
+        min=3,
+        max=10000,
+        help="As nova.conf has it, [libvirt] live_migration_downtime_steps: in how many steps that much is permitted. "
+        "Unit: steps.",
+    ),
+    _seconds(
+        "live_migration_downtime_delay_s",
+        75.0,
+        3.0,
+        DAY,
+        "As nova.conf has it, [libvirt] live_migration_downtime_delay: how long each of the steps lasts, for every GiB "
+        "of memory (2 at least) and of disks that are copied.",
+    ),
+    _seconds(
+        "live_migration_completion_timeout_s",
+        800.0,
+        0.0,
+        7 * DAY,
+        "As nova.conf has it, [libvirt] live_migration_completion_timeout: how long Nova lets a live migration take, "
+        "for every GiB as above, before live_migration_timeout_action. 0: for ever.",
+    ),
+    cfg.StrOpt(
+        "live_migration_timeout_action",
+        default="abort",
+        choices=[
+            ("abort", "Nova gives the migration up; the server stays on its source"),
+            ("force_complete", "Nova pauses the guest, or switches it to post-copy where that is permitted"),
+        ],
+        help="As nova.conf has it, [libvirt] live_migration_timeout_action: what Nova does then. Unit: none.",
     ),
 )
 
@@ -356,7 +470,9 @@ GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
     "residue": ("What evacuations and deletes leave on a dead host.", _RESIDUE_OPTS),
     "services": ("Heartbeats of compute services.", _SERVICES_OPTS),
     "stall": (
-        "When a migration is called stalled, by reason. Nothing is ever aborted or moved because of it.",
+        "When a migration is called stalled, by reason: for so long it must have held. Nothing is ever aborted or "
+        "moved because of it. What Nova does by itself is computed from live_migration_..., which must be as in "
+        "nova.conf.",
         _STALL_OPTS,
     ),
     "api": ("The read API that the commands use.", _API_OPTS),

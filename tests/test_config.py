@@ -13,6 +13,8 @@ from oslo_config import cfg, generator
 
 from maintd import config, options
 from maintd.config import BusConfig, CloudConfig, Config, load
+from maintd.daemon import policy_of
+from maintd.domain.model import STALL_AFTER_S, NovaLive, Policy
 from maintd.errors import OperatorError
 
 HERE = Path(__file__).resolve().parent.parent
@@ -330,6 +332,14 @@ REFUSED = [
     ("[webhooks]\nenabled = a\n[webhook:a]\nurl = http://h/\nsecret = whsec_hunter2!", "is not base64"),
     ("[webhooks]\nenabled = a\n[webhook:a]\nurl = http://h/\nsecret = whsec_aHVudGVyMg==", "holds 7 bytes"),
     ("[webhooks]\nenabled = a\n[webhook:a]\nurl = http://h/\nevent_types = a b", "'a b' is no glob"),
+    (
+        "[stall]\nobserve_only = late, not_convergin",
+        "[stall] observe_only: 'not_convergin' is no reason to call a migration stalled; the nearest is not_conv",
+    ),
+    ("[stall]\nobserve_only = *", "there are frozen, host_down, late, not_converging, not_started, orphan_task"),
+    ("[stall]\nlive_migration_downtime_ms = 50", "'50' is not a whole number from 100 to 2000000."),
+    ("[stall]\nlive_migration_timeout_action = pause", "'pause' is not one of abort, force_complete."),
+    ("[stall]\nlive_migration_downtime = 500", "no such option; the nearest is live_migration_downtime"),
 ]
 
 
@@ -377,11 +387,49 @@ def test_loopback_is_only_loopback() -> None:
 
 
 def test_stall_times_are_given_by_reason() -> None:
-    """Each reason the stall detector gives has its time."""
-    from maintd.domain.model import Policy
+    """Each reason to call a migration stalled has its time, the core's, under the reason's own name, gravest first."""
+    assert STALL_AFTER_S == config.StallConfig().by_reason() == Policy().stall_after_s
+    assert tuple(STALL_AFTER_S) == options.REASONS
+    timed = {field.name.removesuffix("_after_s") for field in fields(config.StallConfig) if "_after_s" in field.name}
+    assert set(STALL_AFTER_S) == timed
 
-    assert Policy().stall_after_s == config.StallConfig().by_reason()
-    assert len(fields(config.StallConfig)) == len(config.StallConfig().by_reason())
+
+def test_the_cores_policy_without_a_file_is_its_own_but_for_shadow_mode() -> None:
+    """What the daemon tells the core by default is what the core believes by itself; not_converging alone is only
+    noted by the daemon, and published by a replay without a configuration file."""
+    daemons, own = policy_of(load([])), Policy()
+
+    assert (frozenset({"not_converging"}), frozenset()) == (daemons.observe_only, own.observe_only)
+    assert own == replace(daemons, observe_only=frozenset(), has_bus=own.has_bus)
+
+
+def test_what_nova_does_by_itself_reaches_the_core(tmp_path: Path) -> None:
+    """Nova's live_migration_... options, named as in nova.conf with a unit, become the core's, in seconds."""
+    policy = policy_of(
+        read(
+            tmp_path,
+            "[stall]\nlive_migration_downtime_ms = 2500\nlive_migration_downtime_steps = 3\n"
+            "live_migration_downtime_delay_s = 30\nlive_migration_completion_timeout_s = 0\n"
+            "live_migration_timeout_action = force_complete\nexpected_bandwidth_mib_s = 1.5\n"
+            "late_after_s = 7\nobserve_only = late, frozen,late\n",
+        )
+    )
+
+    assert NovaLive(2.5, 3, 30.0, 0.0, "force_complete") == policy.nova
+    assert (1.5 * 1024**2, 7.0) == (policy.expected_bandwidth, policy.stall_after_s["late"])
+    assert frozenset({"late", "frozen"}) == policy.observe_only
+
+
+def test_shadow_mode_can_be_ended(tmp_path: Path) -> None:
+    """An empty observe_only publishes every verdict; a replay does so unless its file gives observe_only."""
+    silent, empty, given = (
+        read(tmp_path, f"[stall]\n{line}\n") for line in ("", "observe_only =", "observe_only = late")
+    )
+
+    assert frozenset() == policy_of(empty).observe_only
+    assert [frozenset(), frozenset(), frozenset({"late"})] == [
+        policy_of(one, shadow=False).observe_only for one in (silent, empty, given)
+    ]
 
 
 def test_a_cloud_built_by_hand_says_what_it_wants() -> None:

@@ -15,6 +15,7 @@ What it does not do: judge, publish, or keep state over a restart.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import sys
@@ -58,6 +59,16 @@ RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 NEVER = float("-inf")
 ABANDONED_S = 5.0
 """After how long a pass whose end could not be kept is begun anew."""
+
+SUSPECTED = 3.0
+"""How many times as often as the rest the suspected are looked at, where not all can be."""
+QUIET = 3.0
+"""How many times as long as the rest a migration waits that has no counters yet: the bus says when it has."""
+RUNNING, POST_COPY = "running", "running (post-copy)"
+SHARED = {RUNNING, POST_COPY}
+"""Statuses of Nova's of which one list shows all migrations."""
+UNJUDGED_S = 60.0
+"""For how long after its first pass a migration may yet turn out to be one that does not converge."""
 
 WARM_UP_S = 4.0
 WARM_FOR_S = 60.0
@@ -109,7 +120,10 @@ class Nobody:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How often, how much and how long. Seconds; `..._calls` are API calls, `..._rate` is a second."""
+    """How often, how much and how long. Seconds; `..._calls` are API calls, `..._rate` is a second.
+
+    Of progress: no migration is asked after twice in `progress_s`, and in the long run no more than `progress_calls`
+    are made in it."""
 
     services_s: float = 30.0
     services_without_bus_s: float = 15.0
@@ -120,6 +134,7 @@ class Limits:
     list_rate: float = 4.0
     share_from_hosts: int = 6
     progress_s: float = 5.0
+    progress_turn_s: float = 1.0
     progress_calls: int = 15
     emptied_s: float = 60.0
     emptied_rate: float = 0.2
@@ -159,6 +174,22 @@ class _Ending:
     def asked(self, now: float) -> None:
         self.next_at = now + _backoff(self.tries)
         self.tries += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Moving:
+    """A live migration whose counters may be asked for. `since` is when it was first there to be asked after."""
+
+    key: str
+    server_id: str
+    since: float
+    post_copy: bool
+    weight: float
+    quiet: bool
+
+    def period_s(self, limits: Limits) -> float:
+        """How long after a look the next may follow; a little less, since clocks have no thousandths to agree on."""
+        return limits.progress_s * (QUIET if self.quiet else 1.0) - 0.001
 
 
 def _backoff(tries: int) -> float:
@@ -214,7 +245,9 @@ class Polls:
         self._ready = ready
         self._on_answer = on_answer
         self._stopping = stopping or threading.Event()
-        api.pace = pace or Budget(clock, self._stopping.wait).take
+        self._pace = pace or Budget(clock, self._stopping.wait).take
+        self._local = threading.local()
+        api.pace = self._take
         self._errors: dict[str, str] = {}
         self._lock = threading.Lock()
         self._wakes = {name: threading.Event() for name in ("whole", "ends", "verify")}
@@ -230,6 +263,12 @@ class Polls:
         self._listed_at: dict[str, float] = {}
         self._shared_at: float | None = None
         self._sampled_at: dict[str, float] = {}
+        self._progress_at = NEVER  # the last turn
+        self._progress_shared_at = NEVER
+        self._progress_room = 0.0  # how many calls it may make now
+        self._progress_rests_until = NEVER  # monotonic
+        self._progress_wrong: dict[str, str] = {}  # what could not be read last, and why
+        self._progress_failures = 0  # turns in a row in which nothing was answered
         self._endings: dict[str, _Ending] = {}
         self._ends_shared_at = NEVER
         self._suspects: dict[str, tuple[int, float]] = {}  # server: how often asked after, when to ask next
@@ -256,7 +295,7 @@ class Polls:
             self.look_at_services: limits.services_s if self._has_bus else limits.services_without_bus_s,
             self.reconcile: limits.reconcile_s,
             self.look_at_drains: 5.0,
-            self.look_at_progress: limits.progress_s,
+            self.look_at_progress: min(limits.progress_turn_s, limits.progress_s),
             self.look_at_emptied: 15.0,
             self.look_at_heartbeats: limits.heartbeats_s,
         }
@@ -351,6 +390,17 @@ class Polls:
         if known != sentence and not self._stopping.is_set():
             log.warning("poll failed", job=name, reason=sentence)
         self._listener.job(name, "failed")
+
+    def _take(self, purpose: str | None) -> bool:
+        """The pace of every call; how long each thread has waited for it is no slowness of Nova's."""
+        begun = self._clock.monotonic()
+        try:
+            return self._pace(purpose)
+        finally:
+            self._local.waited = self._waited() + self._clock.monotonic() - begun
+
+    def _waited(self) -> float:
+        return float(getattr(self._local, "waited", 0.0))
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -502,32 +552,80 @@ class Polls:
             self._admit(self._api.migrations_of_host(host), deadline)
 
     def look_at_progress(self) -> bool:
-        """Byte counters of the running live migrations, those not sampled for longest first."""
+        """Byte counters of the live migrations under way, as many as the budget has room for, the suspected more often
+        than the rest. No look while Nova is given a rest: it was slow, or did not answer."""
+        self._tick("progress")
+        if self._clock.monotonic() < self._progress_rests_until:
+            return True
         return self._job("progress", self._progress)
 
     def _progress(self, deadline: _Deadline) -> None:
-        def running(fleet: Fleet) -> list[tuple[str, str, bool]]:
-            return [
-                (m.key, m.server_id, m.post_copy)
-                for m in fleet.open_migrations()
-                if m.kind is Kind.LIVE and m.phase in (Phase.PREPARING, Phase.RUNNING) and m.verdict is None
-            ]
+        limits, now = self._limits, self._clock.now()
+        found = self._door.read(lambda fleet: list(_moving(fleet, self._has_bus)))
+        self._sampled_at = {m.key: self._sampled_at[m.key] for m in found if m.key in self._sampled_at}
+        passed_s, self._progress_at = now - self._progress_at, now
+        room = min(1.0, self._progress_room) + passed_s * limits.progress_calls / limits.progress_s
+        self._progress_room = min(float(limits.progress_calls), room)  # what was not wanted is not saved up
 
-        found = self._door.read(running)
-        now, limits = self._clock.now(), self._limits
-        self._sampled_at = {key: self._sampled_at[key] for key, _, _ in found if key in self._sampled_at}
-        due = [f for f in found if not f[2] and now - self._sampled_at.get(f[0], NEVER) >= limits.progress_s * 0.9]
-        due.sort(key=lambda f: self._sampled_at.get(f[0], NEVER))
-        for key, server_id, _ in due[: limits.progress_calls]:
-            self._sampled_at[key] = now
-            seen = self._admit([self._api.server_migrations(server_id)], deadline)
-            if not seen:
-                self._suspect([server_id])  # over, or in post-copy, which this call does not show
-        if len(due) > limits.progress_calls:
-            # More than can be sampled one by one: that a row changes at all is seen for all of them in one list.
-            self._admit(self._api.migrations_with_status("running"), deadline)
-        if any(post_copy for _, _, post_copy in found):
-            self._admit(self._api.migrations_with_status("running (post-copy)"), deadline)
+        asks = self._shared_looks(found, now)
+        due = [m for m in found if not m.post_copy and now - self._looked_at(m) >= m.period_s(limits)]
+        due.sort(key=lambda m: -m.weight * (now - self._sampled_at.get(m.key, m.since)))
+        asks += [(m.key, functools.partial(self._look, m)) for m in due]
+        still = {m.key for m in found} | (SHARED if found else set())
+        self._progress_wrong = {key: text for key, text in self._progress_wrong.items() if key in still}
+        taken_s, done, wrong = 0.0, 0, 0
+        try:
+            for key, ask in asks[: int(self._progress_room)]:
+                if taken_s > limits.progress_s / 2 or wrong == 3 or deadline.passed():
+                    break
+                self._progress_room -= 1.0
+                begun, waited = self._clock.monotonic(), self._waited()
+                try:
+                    ask(deadline)
+                    done += 1
+                    self._progress_wrong.pop(key, None)
+                except NovaError as failed:
+                    wrong += 1
+                    self._progress_wrong[key] = str(failed)
+                finally:
+                    taken_s += self._clock.monotonic() - begun - (self._waited() - waited)
+        finally:
+            self._progress_failures = self._progress_failures + 1 if wrong and not done else 0
+            rest_s = taken_s  # so that at most half of the time Nova has a question of this kind before it
+            if self._progress_failures:
+                rest_s += RETRY_S[min(self._progress_failures + 1, len(RETRY_S) - 1)]
+            self._progress_rests_until = self._clock.monotonic() + rest_s
+        for sentence in self._progress_wrong.values():
+            raise NovaError(sentence)  # until what could not be read is read, or is over
+
+    def _looked_at(self, m: _Moving) -> float:
+        return self._sampled_at.get(m.key, m.since if m.quiet else NEVER)
+
+    def _look(self, m: _Moving, deadline: _Deadline) -> None:
+        waited, begun = self._waited(), self._clock.now()
+        try:
+            seen = self._admit([self._api.server_migrations(m.server_id)], deadline)
+        finally:
+            self._sampled_at[m.key] = begun + self._waited() - waited  # when it was asked
+        if not seen:
+            self._suspect([m.server_id])  # over, or in post-copy, which this call does not show
+
+    def _shared_looks(self, found: Sequence[_Moving], now: float) -> list[tuple[str, Callable[[_Deadline], object]]]:
+        """Lists for what cannot be sampled one by one: that its row changes at all is seen of all of them in one."""
+        wanted: list[str] = []
+        if now - self._progress_shared_at < self._limits.progress_s:
+            return []
+        if sum(not m.post_copy for m in found) > self._limits.progress_calls:
+            wanted.append(RUNNING)
+        if any(m.post_copy for m in found):
+            wanted.append(POST_COPY)
+        if wanted:
+            self._progress_shared_at = now
+
+        def look(status: str, deadline: _Deadline) -> None:
+            self._admit(self._api.migrations_with_status(status), deadline)
+
+        return [(status, functools.partial(look, status)) for status in wanted]
 
     def look_at_emptied(self) -> bool:
         """Prove again, slowly, that what was proven empty still is."""
@@ -877,6 +975,27 @@ class Polls:
             self._fail(name, f"{name} failed by our own fault: {type(fault).__name__}: {fault}")
             self._stopping.wait(1.0)
             return None
+
+
+def _moving(fleet: Fleet, has_bus: bool) -> Iterator[_Moving]:
+    """The live migrations under way, with how much each look at one is worth."""
+    for m in fleet.open_migrations():
+        if m.kind is Kind.LIVE and m.phase in (Phase.PREPARING, Phase.RUNNING) and m.verdict is None:
+            weight = SUSPECTED if _suspected(fleet, m.key) else 1.0
+            since = m.begun_at if m.worked_from is None else m.worked_from
+            yield _Moving(m.key, m.server_id, since, m.post_copy, weight, has_bus and m.phase is Phase.PREPARING)
+
+
+def _suspected(fleet: Fleet, key: str) -> bool:
+    """Whether a migration is stalled, or might soon be called so: nothing has changed between the last looks, its
+    passes do not shrink, or its first pass is just over, before which that cannot be told."""
+    curve = fleet.curve(key)
+    if fleet.stalls_of(key):
+        return True
+    if curve is None or not curve.points:
+        return False
+    at, first = curve.points[-1].at, curve.first_pass_ended_at
+    return curve.changed_at < at or curve.flat_since is not None or (first is not None and at - first < UNJUDGED_S)
 
 
 def _proving(fleet: Fleet, host: str) -> bool:

@@ -22,8 +22,10 @@ from sqlalchemy import Connection, Table
 from maintd.domain.events import CloudEvent
 from maintd.domain.model import (
     Because,
+    Block,
     Blocker,
     Bus,
+    Curve,
     Drain,
     Entity,
     Finding,
@@ -32,11 +34,14 @@ from maintd.domain.model import (
     Knowledge,
     Migration,
     Note,
+    Pass,
     Phase,
+    Point,
     Progress,
     ProofRead,
     Residue,
     Server,
+    Stall,
 )
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, OurFault
@@ -48,6 +53,9 @@ from maintd.store.message_ids import MessageIds
 
 REMEMBER_ENDED_S: Final = 3600.0
 """How long after its end a migration still belongs to the fleet in memory."""
+
+PASSING: Final = frozenset({Server, Migration, Curve})
+"""A commit of nothing but these need not survive a power cut: the next look at Nova shows it again."""
 
 Row = Sequence[Any]
 
@@ -75,7 +83,7 @@ class Shelf:
     are columns that are no fields, with what to put there.
     """
 
-    __slots__ = ("_extra", "_get", "_lists", "_restore", "_store", "columns", "key", "kind", "table")
+    __slots__ = ("_extra", "_get", "_lists", "_long", "_restore", "_store", "columns", "key", "kind", "table")
 
     def __init__(
         self,
@@ -95,6 +103,7 @@ class Shelf:
         self._store = [(names.index(name), change) for name, change in (store or {}).items()]
         self._restore = [(names.index(name), change) for name, change in (restore or {}).items()]
         self._extra = list((extra or {}).values())
+        self._long = {place for place, name in enumerate(self.columns) if table.c[name].type is tables.Long}
         self._lists = [place for place, field in enumerate(fields(kind)) if field.default == ()]
 
     def row(self, entity: Entity) -> Row:
@@ -108,6 +117,12 @@ class Shelf:
                 row[place] = change(row[place])
         row += [make(entity) for make in self._extra]
         return tuple(row)
+
+    def fitted(self, row: Row) -> Row:
+        """The row with every value made storable. Nova's names always are; faults and reasons are anybody's words.
+
+        JSON of ours is never cut: it could not be read back."""
+        return tuple(_fitted(item, cut=place not in self._long) for place, item in enumerate(row))
 
     def entity(self, row: Row) -> Any:
         """The entity of a row of `columns`."""
@@ -132,7 +147,7 @@ class FleetStore:
         self._events = Appending(database)
         self._upserts = {kind: _upsert(database, shelf) for kind, shelf in SHELVES.items()}
         # SQLite writes every index of a row again when an upsert names its column, changed or not: a page each.
-        indexed: tuple[type[Entity], ...] = (Server, Migration) if database.path is not None else ()
+        indexed: tuple[type[Entity], ...] = (Server, Migration, Curve) if database.path is not None else ()
         self._in_place = {kind: _in_place(database, SHELVES[kind]) for kind in indexed}
         self._deletes = {kind: _delete(database, shelf) for kind, shelf in SHELVES.items()}
         self._doubted: set[Fence] = set()
@@ -146,12 +161,12 @@ class FleetStore:
         """
         if commit.fence in self._doubted:
             raise LeaseLost("Whether the last transaction was committed is not known; the fleet has to be loaded anew.")
-        durable = bool(commit.events) or any(type(one) not in (Server, Migration) for one in commit.saved)
+        durable = bool(commit.events) or any(type(one) not in PASSING for one in commit.saved)
         try:
             try:
-                self._database.write(lambda connection: self._write(connection, commit, _same), durable=durable)
+                self._database.write(lambda connection: self._write(connection, commit), durable=durable)
             except Unstorable:  # some text is too long or not Unicode: once more, with every text made to fit
-                self._database.write(lambda connection: self._write(connection, commit, _fitted), durable=durable)
+                self._database.write(lambda connection: self._write(connection, commit, fit=True), durable=durable)
         except OutcomeUnknown:
             self._doubted.add(commit.fence)
             raise
@@ -161,16 +176,18 @@ class FleetStore:
             ) from error
 
     def load(self, now: float) -> Iterator[Entity]:
-        """All that belongs into memory: what is over leaves out (migrations an hour after their end, drains and
-        residue at once). Hosts come before servers, these before migrations."""
+        """All that belongs into memory: what is over leaves out (migrations an hour after their end, drains,
+        residue, curves and stalls at once). Hosts come before servers, these before migrations."""
         mark = self._database.mark
         conditions: dict[type[Entity], tuple[str, tuple[Any, ...]]] = {
             Migration: (f" WHERE is_open = {mark} OR ended_at >= {mark}", (True, now - REMEMBER_ENDED_S)),
+            Curve: (" WHERE ended_at IS NULL", ()),
+            Stall: (" WHERE ended_at IS NULL", ()),
             Drain: (" WHERE ended_at IS NULL", ()),
             # What was cleared of an evacuation must stay cleared while Nova still shows the evacuation.
             Residue: (" WHERE cleared_at IS NULL OR kind = 'evacuated'", ()),
         }
-        for kind in (Knowledge, Bus, Host, Server, Migration, Drain, Residue):
+        for kind in (Knowledge, Bus, Host, Server, Migration, Curve, Stall, Drain, Residue):
             shelf = SHELVES[kind]
             where, parameters = conditions.get(kind, ("", ()))
             names = ", ".join(map(self._database.quoted, shelf.columns))
@@ -189,7 +206,7 @@ class FleetStore:
             rows = [row for row in rows if row[0] not in done]
         self._database.run_many(connection, self._upserts[kind], rows)
 
-    def _write(self, connection: Connection, commit: Commit, fit: Callable[[Row], Row]) -> None:
+    def _write(self, connection: Connection, commit: Commit, fit: bool = False) -> None:
         self._fence.held(connection, commit.fence)
         gone: dict[type[Entity], list[Row]] = {}
         for one in commit.removed:
@@ -205,8 +222,10 @@ class FleetStore:
             else:
                 kept[kind] = {one.key: one}
         for kind, values in kept.items():
-            make = SHELVES[kind].row
-            rows = [fit(make(one)) for one in values.values()]
+            shelf = SHELVES[kind]
+            rows = [shelf.row(one) for one in values.values()]
+            if fit:
+                rows = [shelf.fitted(row) for row in rows]
             self._save(connection, kind, rows)
         if commit.events:
             self._events.append(connection, commit.events)
@@ -216,19 +235,11 @@ class FleetStore:
             quarantine.add(connection, commit.quarantined, self._quarantine_bytes)
 
 
-def _same(row: Row) -> Row:
-    return row
-
-
-def _fitted(row: Row) -> Row:
-    """The row with every value made storable. Nova's names always are; faults and reasons are anybody's words."""
-
-    def fit(item: Any) -> Any:
-        if isinstance(item, str):
-            return item.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")[:16000]
-        return None if isinstance(item, int) and abs(item) >= 2**63 else item
-
-    return tuple(map(fit, row))
+def _fitted(item: Any, *, cut: bool) -> Any:
+    if isinstance(item, str):
+        text = item.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+        return text[:16000] if cut else text
+    return None if isinstance(item, int) and abs(item) >= 2**63 else item
 
 
 # -- statements
@@ -275,7 +286,9 @@ def _delete(database: Database, shelf: Shelf) -> str:
 
 _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
-_NAMES: Final = {kind: [field.name for field in fields(kind)] for kind in (Because, Blocker, Note, Progress, ProofRead)}
+_NAMES: Final = {
+    kind: [field.name for field in fields(kind)] for kind in (Because, Block, Blocker, Note, Progress, ProofRead)
+}
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -326,6 +339,42 @@ def _because_text(because: Because) -> str:
 
 def _because_of(text: str) -> Because:
     return _known(Because, json.loads(text))  # type: ignore[no-any-return]
+
+
+def _number(value: float) -> float:
+    """Counters are whole numbers: without the point and nought they take less room, and come back the same."""
+    return int(value) if float(value).is_integer() else value
+
+
+def _points_text(points: tuple[Point, ...]) -> str:
+    """An array for each: at, remaining, and of disk_remaining and processed what there is."""
+    return _json([_point(one) for one in points])
+
+
+def _point(point: Point) -> list[float]:
+    row = [_number(point.at), _number(point.remaining)]
+    if point.disk_remaining or point.processed is not None:
+        row.append(_number(point.disk_remaining))
+    if point.processed is not None:
+        row.append(_number(point.processed))
+    return row
+
+
+def _points_of(text: str) -> tuple[Point, ...]:
+    return tuple(map(_point_of, json.loads(text)))
+
+
+def _point_of(row: list[float]) -> Point:
+    return Point(*map(float, row[:4]))
+
+
+def _passes_text(passes: tuple[Pass, ...]) -> str:
+    """An array for each: began_at, size, count and, as 1 or 0, clear."""
+    return _json([(_number(one.began_at), _number(one.size), _number(one.count), int(one.clear)) for one in passes])
+
+
+def _passes_of(text: str) -> tuple[Pass, ...]:
+    return tuple(Pass(float(row[0]), float(row[1]), float(row[2]), bool(row[3])) for row in json.loads(text))
 
 
 def _flags(kind: type[Any]) -> dict[str, Callable[[Any], Any]]:
@@ -379,6 +428,35 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
         },
         extra={"is_open": attrgetter("open")},
     ),
+    Curve: Shelf(
+        Curve,
+        tables.curves,
+        store={
+            "points": _points_text,
+            "passes": _passes_text,
+            "falls": _json,
+            "falling": lambda point: _json(_point(point)),
+            "block": lambda block: _json(_plain(block)),
+        },
+        restore={
+            **_few("source", "destination", "unit"),
+            "points": _points_of,
+            "passes": _passes_of,
+            "falls": lambda text: tuple(json.loads(text)),
+            "falling": lambda text: _point_of(json.loads(text)),
+            "block": lambda text: _known(Block, json.loads(text)),
+        },
+    ),
+    Stall: Shelf(
+        Stall,
+        tables.stalls,
+        store={"evidence": _json},
+        restore={
+            **_flags(Stall),
+            **_few("kind", "reason", "source", "destination", "outcome"),
+            "evidence": json.loads,
+        },
+    ),
     Drain: Shelf(Drain, tables.drains, restore={**_flags(Drain), **_few("host")}),
     Residue: Shelf(Residue, tables.residue, restore=_few("host", "kind", "project_id")),
     Bus: Shelf(Bus, tables.buses, restore=_flags(Bus)),
@@ -389,6 +467,8 @@ _KEYS: Final[dict[type[Entity], Callable[[Any], Row]]] = {
     Host: lambda one: (one.name,),
     Server: lambda one: (one.server_id,),
     Migration: lambda one: (one.key,),
+    Curve: lambda one: (one.key,),
+    Stall: lambda one: (one.key,),
     Drain: lambda one: (one.drain_id,),
     Residue: lambda one: (one.host, one.server_id, one.kind),
     Bus: lambda one: (one.name,),

@@ -2,7 +2,7 @@
 
 An event goes when it is old enough and every delivery of it is finished; the last one always stays, since the next
 sequence is counted from it. Deliveries know their own ages (`deliveries.py`). What is over in the fleet (ended
-migrations and drains, cleared residue) is history, and stays for a year.
+migrations with their curves and stalls, ended drains, cleared residue) is history, and stays for a year.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from maintd.store import quarantine
 from maintd.store.deliveries import OPEN, Deliveries
 from maintd.store.delivery_tables import deliveries
 from maintd.store.engine import Database
-from maintd.store.tables import drains, events, message_ids, migrations, residue
+from maintd.store.tables import curves, drains, events, message_ids, migrations, residue, stalls
 from maintd.store.tables import quarantine as quarantined
 
 HISTORY_S: Final = 365 * 86400.0
@@ -54,6 +54,8 @@ class Purge:
             "quarantine": self._rows(quarantined, quarantined.c.at < now - quarantine_s, batch)
             + self._all(lambda: self._shrink(quarantine_bytes, batch), batch),
             "migrations": self._rows(migrations, over, batch),
+            "curves": self._rows(curves, _left(curves, curves.c.key, curves.c.kept_at, before), batch),
+            "stalls": self._rows(stalls, _left(stalls, stalls.c.migration_key, stalls.c.said_at, before), batch),
             "drains": self._rows(drains, drains.c.ended_at < before, batch),
             "residue": self._rows(residue, residue.c.cleared_at < before, batch),
         }
@@ -87,6 +89,14 @@ def _said_and_done(before: float) -> ColumnElement[bool]:
     waiting = exists().where(deliveries.c.event_id == events.c.id, deliveries.c.state.in_(OPEN))
     last = select(func.max(events.alias().c.sequence)).scalar_subquery()
     return and_(events.c.time < before, events.c.fanned_out.is_(True), ~waiting, events.c.sequence < last)
+
+
+def _left(
+    table: Table, migration_key: ColumnElement[str], at: ColumnElement[float], before: float
+) -> ColumnElement[bool]:
+    """What is kept of a migration goes with it; also where its end was never seen and its row is gone."""
+    gone = ~exists().where(migrations.c.key == migration_key)
+    return or_(table.c.ended_at < before, and_(table.c.ended_at.is_(None), at < before, gone))
 
 
 def _among(key: list[Any], rows: list[tuple[Any, ...]]) -> ColumnElement[bool]:

@@ -11,7 +11,19 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from maintd.clock import Clock
-from maintd.domain.model import Bus, Drain, Entity, Host, HostSlice, Knowledge, Migration, Residue, Server
+from maintd.domain.model import (
+    Bus,
+    Curve,
+    Drain,
+    Entity,
+    Host,
+    HostSlice,
+    Knowledge,
+    Migration,
+    Residue,
+    Server,
+    Stall,
+)
 from maintd.store import tables
 from maintd.store.engine import Database
 from maintd.store.fleet import REMEMBER_ENDED_S, SHELVES
@@ -78,6 +90,42 @@ class Reading:
 
     def migration(self, key: str) -> Migration | None:
         return self._one(Migration, tables.migrations.c.key == key)
+
+    def curve(self, key: str) -> Curve | None:
+        """What is kept of the looks at a live migration, by the migration's key; of an open one, up to half a minute
+        ago."""
+        return self._one(Curve, tables.curves.c.key == key)
+
+    def stalls(
+        self,
+        after: str = "",
+        limit: int | None = 100,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        reason: str | None = None,
+        migration_key: str | None = None,
+        published: bool | None = None,
+        standing: bool = False,
+    ) -> list[Stall]:
+        """Stalls by key, what was only noted (shadow mode) included; `since` <= when it was said < `until`.
+
+        `published` True or False for only what was said, or only noted; `standing` for those that have not passed."""
+        s = tables.stalls.c
+        where = [s.key > after]
+        if since is not None:
+            where.append(s.said_at >= since)
+        if until is not None:
+            where.append(s.said_at < until)
+        if reason is not None:
+            where.append(s.reason == reason)
+        if migration_key is not None:
+            where.append(s.migration_key == migration_key)
+        if published is not None:
+            where.append(s.published.is_(published))
+        if standing:
+            where += [s.resumed_at.is_(None), s.ended_at.is_(None)]
+        return self._some(Stall, *where, limit=limit)
 
     def residue(self, host: str | None = None, cleared: bool | None = False) -> list[Residue]:
         """What may be left on hosts; `cleared` True for what was cleared, None for both."""

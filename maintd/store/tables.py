@@ -130,9 +130,60 @@ migrations = _table(
     Column("verdict", String(32)),
     Column("verdict_at", Double),
     Column("verdict_because", Text),
+    Column("unlisted_at", Double),
+    Column("worked_from", Double),
     Column("ended_at", Double, index=True),
     Column("fault", Text),
     _flag("is_open", index=True),  # not a field: the phase is not final
+)
+
+curves = _table(
+    "curves",
+    Column("key", Name, primary_key=True),
+    Column("server_id", Name, nullable=False),
+    Column("source", Name),
+    Column("destination", Name),
+    Column("unit", String(32), nullable=False),
+    Column("total", Double, nullable=False),
+    Column("disk_total", Double, nullable=False),
+    Column("began_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    Column("looks", Integer, nullable=False),
+    Column("copying_from", Double),
+    Column("copied_before", Double, nullable=False),
+    Column("rate", Double),
+    Column("bandwidth", Double),
+    Column("disk_bandwidth", Double),
+    Column("first_pass_ended_at", Double),
+    Column("points", Long, nullable=False),  # JSON: an array each, as passes
+    Column("passes", Long, nullable=False),
+    Column("falls", Text, nullable=False),  # JSON, as falling and block
+    Column("falling", Text),
+    Column("fall_looks", Integer, nullable=False),
+    Column("block", Text),
+    Column("flat_since", Double),
+    Column("kept_at", Double, nullable=False),
+    Column("ended_at", Double, index=True),
+    Column("outcome", Name),
+)
+
+stalls = _table(
+    "stalls",
+    Column("key", Name, primary_key=True),
+    Column("migration_key", Name, nullable=False, index=True),
+    Column("server_id", Name, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("since", Double, nullable=False),
+    Column("said_at", Double, nullable=False),
+    Column("source", Name),
+    Column("destination", Name),
+    _flag("published"),
+    Column("resumed_at", Double),
+    Column("ended_at", Double, index=True),
+    Column("outcome", Name),
+    Column("blocked_by", Name),
+    Column("evidence", Long),  # JSON
 )
 
 drains = _table(

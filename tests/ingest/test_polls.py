@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -16,13 +16,25 @@ from maintd.clock import Clock, ManualClock, SystemClock
 from maintd.config import CloudConfig
 from maintd.domain.events import CloudEvent
 from maintd.domain.fleet import Fleet
-from maintd.domain.model import Because, Kind, Knowledge, Migration, Phase, Policy, Server
+from maintd.domain.model import (
+    Because,
+    Curve,
+    Kind,
+    Knowledge,
+    Migration,
+    Phase,
+    Point,
+    Policy,
+    Server,
+    Stall,
+)
 from maintd.domain.observations import BusSeen, Observation, ServersListed
 from maintd.errors import LeaseLost, StoreUnavailable
 from maintd.ingest import polls as polls_module
 from maintd.ingest.admit import Admission
 from maintd.ingest.budget import Budget
-from maintd.ingest.polls import Limits, Polls, _is_unsure
+from maintd.ingest.polls import Limits, Polls, _is_unsure, _moving, _suspected
+from maintd.nova.answers import Answer
 from maintd.nova.api import OPEN_STATUSES, NovaApi
 from maintd.nova.notifications.envelope import read_message
 from maintd.simulator.model import Cloud, Timing
@@ -610,6 +622,182 @@ def test_running_migrations_are_sampled_every_five_seconds(make: Make) -> None:
     assert migration.progress is not None and migration.progress.memory_remaining_bytes is not None
 
 
+# -- progress ---------------------------------------------------------------------------------------------------------
+
+
+def moving(make: Make, count: int, *, hosts: int = 2, mode: str = "diverge", **more: Any) -> tuple[World, list[str]]:
+    """A cloud in which so many live migrations leave the first host at once, and the ids of their servers."""
+    world = make(hosts=hosts, at_once=count, **more)
+    servers = [world.cloud.add_server("cmp-01").id for _ in range(count)]
+    world.cloud.knobs.set("live_migration", mode=mode, seconds=20.0)
+    world.run(1.0)
+    for server_id in servers:
+        world.cloud.live_migrate(server_id, "cmp-02")
+    return world, servers
+
+
+def looks(world: World, seconds: float, *, took_s: float = 0.0, step_s: float = 1.0) -> list[tuple[float, str]]:
+    """Let the progress job take its turns; when which question of that kind came, each answer taking `took_s`."""
+    made: list[tuple[float, str]] = []
+
+    def note(answer: Answer) -> None:
+        if answer.purpose == "progress":
+            made.append((world.clock.now(), answer.request))
+            world.clock.advance(took_s)
+
+    world.polls._on_answer = note
+    end = world.clock.now() + seconds
+    while world.clock.now() < end:
+        world.cloud.advance(world.clock.now() + step_s)
+        world.polls.look_at_progress()
+    world.polls._on_answer = None
+    return made
+
+
+def per_server(made: list[tuple[float, str]], servers: Iterable[str]) -> dict[str, list[float]]:
+    return {s: [at for at, request in made if request.startswith(f"GET /servers/{s}/migrations")] for s in servers}
+
+
+def test_no_migration_is_looked_at_twice_in_five_seconds(make: Make) -> None:
+    """However often the job takes its turn, a server is asked after every five seconds, and never sooner."""
+    world, servers = moving(make, 4)
+    for step_s in (1.0, 0.25):
+        at = per_server(looks(world, 60.0, step_s=step_s), servers)
+        apart = [b - a for moments in at.values() for a, b in itertools.pairwise(moments)]
+        assert min(apart) >= 4.99 and max(apart) <= 6.01
+        assert {len(moments) for moments in at.values()} <= {10, 11, 12, 13}
+
+
+def test_of_many_migrations_each_is_looked_at_less_often(make: Make) -> None:
+    """Sixty at once get fifteen looks in five seconds all together, each its turn, and one list for all of them."""
+    world, servers = moving(make, 60)
+    looks(world, 30.0)
+    made = looks(world, 120.0)
+    at = per_server(made, servers)
+    assert 330 <= len(made) <= 362
+    assert most_in([when for when, _ in made], 5.0) <= 18
+    assert min(len(moments) for moments in at.values()) >= 3
+    lists = [when for when, request in made if request.startswith("GET /os-migrations")]
+    assert 18 <= len(lists) <= 25
+
+
+def test_the_suspected_are_looked_at_more_than_twice_as_often(make: Make) -> None:
+    """Where not all can be looked at often, those in which nothing has changed lately are, and the rest still are."""
+    world, servers = moving(make, 60, mode="converge")
+    world.cloud.knobs.set("live_migration", mode="converge", seconds=2000.0)
+    for server_id in servers[:6]:
+        world.cloud.knobs.set("live_migration", server=server_id, mode="stuck", seconds=5.0)
+    looks(world, 60.0)
+    at = per_server(looks(world, 120.0), servers)
+    stuck = [len(at[s]) for s in servers[:6]]
+    rest = [len(at[s]) for s in servers[6:]]
+    assert min(stuck) >= 2.2 * sum(rest) / len(rest)
+    assert min(rest) >= 3
+
+
+def test_what_is_suspected_is_what_may_soon_be_judged() -> None:
+    """A standing stall, an unchanged look, passes that do not shrink, and a first pass just over; nothing else."""
+    curve = Curve("k", "s", points=(Point(90.0, 2.0), Point(100.0, 1.0)), changed_at=100.0)
+    stall = Stall("stall", "k", "s", "live-migration", "late", 1.0, 2.0)
+    cases: list[tuple[bool, list[Curve | Stall]]] = [
+        (False, []),
+        (False, [curve]),
+        (False, [replace(curve, points=())]),
+        (True, [replace(curve, changed_at=90.0)]),
+        (True, [replace(curve, flat_since=99.0)]),
+        (True, [replace(curve, first_pass_ended_at=50.0)]),
+        (False, [replace(curve, first_pass_ended_at=39.0)]),
+        (True, [curve, stall]),
+        (True, [stall, replace(curve, points=())]),
+    ]
+    for expected, values in cases:
+        fleet = Fleet(Policy())
+        for value in values:
+            fleet.put(value)
+        assert expected is _suspected(fleet, "k"), values
+
+
+def test_nothing_is_asked_when_nothing_moves(make: Make) -> None:
+    """No migration under way, no look: not at queued ones either, nor at one that has ended."""
+    world = make(hosts=2, servers=2)
+    world.run(1.0)
+    assert looks(world, 120.0) == []
+    world.cloud.knobs.set("live_migration", mode="diverge", seconds=20.0)
+    first, second = world.cloud.hosts["cmp-01"].servers
+    for server_id in (first, second):
+        world.cloud.live_migrate(server_id, "cmp-02")
+    at = per_server(looks(world, 30.0), (first, second))
+    assert len(at[first]) >= 5 and at[second] == []
+
+
+def test_a_migration_that_prepares_is_looked_at_seldom(make: Make) -> None:
+    """Before a migration runs it has no counters: with a bus, which says when it does, each look waits 15 s."""
+    world, servers = moving(make, 3)
+    world.cloud.knobs.set("live_migration", mode="silent", seconds=20.0)
+    looks(world, 2.0)
+    for migration in list(world.fleet.open_migrations()):
+        world.fleet.put(replace(migration, phase=Phase.PREPARING))
+    with_bus = [m.period_s(Limits()) for m in _moving(world.fleet, True)]
+    without = [m.period_s(Limits()) for m in _moving(world.fleet, False)]
+    assert (3, 3) == (len(with_bus), len(without))
+    assert with_bus == pytest.approx([15.0] * 3, abs=0.01) and without == pytest.approx([5.0] * 3, abs=0.01)
+
+
+def test_a_slow_nova_is_asked_less(make: Make) -> None:
+    """At most half of the time Nova has a question about progress before it: the slower it answers, the fewer come."""
+    world, _ = moving(make, 40)
+    looks(world, 10.0)
+    for took_s, least, most in ((0.1, 290, 320), (1.0, 35, 62), (10.0, 3, 7)):
+        made = looks(world, 100.0, took_s=took_s)
+        assert least <= len(made) <= most, (took_s, len(made))
+        assert len(made) * took_s <= 60.0 + took_s
+
+
+def test_waiting_for_the_budget_is_no_slowness_of_novas(make: Make) -> None:
+    """Where tokens are short, because proofs take them, progress waits for one and no longer."""
+    world, _ = moving(make, 3)
+    looks(world, 10.0)
+    pace = world.polls._pace
+
+    def late(purpose: str | None) -> bool:
+        world.clock.advance(3.0)
+        return pace(purpose)
+
+    world.polls._pace = late
+    assert len(looks(world, 60.0)) >= 12
+    assert world.polls._progress_rests_until <= world.clock.monotonic()
+
+
+def test_a_silent_nova_is_left_alone_for_longer_and_longer(make: Make) -> None:
+    """While nothing is answered one turn of at most three questions is made after 5, 10, 30 and then every 60 s; once
+    Nova is back the looks are too."""
+    world, servers = moving(make, 10)
+    looks(world, 10.0)
+    world.rest.faults.add(path="/v2.1/*", status=500)
+    made = looks(world, 240.0)
+    turns = sorted({round(at) for at, _ in made})
+    assert len(made) <= 3 * 2 * len(turns) and 5 <= len(turns) <= 8
+    assert turns[-1] - turns[-2] >= 59
+    assert "500" in world.polls.errors()["progress"]
+    world.rest.faults.clear()
+    looks(world, 61.0)
+    assert "progress" not in world.polls.errors()
+    assert min(len(at) for at in per_server(looks(world, 30.0), servers).values()) >= 5
+
+
+def test_one_server_that_cannot_be_read_keeps_no_other_from_being_looked_at(make: Make) -> None:
+    """A fault of one server's answer is said until it passes or the migration is over, and costs the others nothing."""
+    world, servers = moving(make, 5)
+    looks(world, 10.0)
+    world.rest.faults.add(path=f"/v2.1/servers/{servers[2]}/migrations*", status=500)
+    at = per_server(looks(world, 60.0), servers)
+    assert min(len(at[s]) for s in servers if s != servers[2]) >= 10
+    assert servers[2] in world.polls.errors()["progress"]
+    world.cloud.knobs.set("live_migration", server=servers[2], mode="converge", seconds=1.0)
+    world.run(10.0)
+    assert "progress" not in world.polls.errors()
+
+
 # -- the budget -------------------------------------------------------------------------------------------------------
 
 
@@ -777,8 +965,9 @@ def test_every_call_goes_through_the_budget(make: Make) -> None:
     served = [s for s in world.rest.api.seen if s.target.startswith("/v2.1/") and s.target != "/v2.1/"]
     assert len(world.calls_at) == len(served) > 10
     plain = NovaApi(config(world.rest), world.clock)
-    Polls(plain, world.door, world.clock)
-    assert isinstance(getattr(plain.pace, "__self__", None), Budget)
+    polls = Polls(plain, world.door, world.clock)
+    assert plain.pace == polls._take
+    assert isinstance(getattr(polls._pace, "__self__", None), Budget)
 
 
 def test_the_budget_holds_its_rate() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maintd.domain.events import CloudEvent
-from maintd.domain.model import Drain, Kind, Migration, Phase, Residue
+from maintd.domain.model import Curve, Drain, Kind, Migration, Phase, Residue, Stall
 from maintd.domain.quarantine import Quarantined
 from maintd.store import Attempt, Commit, Fence, Store
 from tests.store.conftest import NOW
@@ -64,6 +64,28 @@ def test_young_things_stay(store: Store, fence: Fence) -> None:
     }
     assert [] == [one.key for one in store.reading.migrations() if one.key == "k-400.0"]
     assert 7 == len(store.reading.drains()) == len(store.reading.residue(cleared=None))
+
+
+def test_curves_and_stalls_go_with_their_migration(store: Store, fence: Fence) -> None:
+    """A curve and a stall go when their migration does; while its row is there, open, they stay, however old."""
+    for days in (8.0, 400.0):
+        at = NOW - days * DAY
+        for name, ended in (("over", at), ("open", None), ("lost", None)):
+            key = f"{name}-{days}"
+            saved = [
+                Curve(key, "s", kept_at=at, ended_at=ended),
+                Stall(f"stall-{key}", key, "s", "live-migration", "frozen", at, at, ended_at=ended),
+            ]
+            phase = Phase.COMPLETED if ended else Phase.RUNNING
+            rows = [] if name == "lost" else [Migration(key, "s", Kind.LIVE, phase, begun_at=at, ended_at=ended)]
+            store.commit(Commit(fence, saved=[*rows, *saved]))
+    gone = purge(store)
+
+    assert {"migrations": 1, "curves": 2, "stalls": 2} == {n: gone[n] for n in ("migrations", "curves", "stalls")}
+    kept = ["lost-8.0", "open-400.0", "open-8.0", "over-8.0"]
+    assert kept == sorted(stall.migration_key for stall in store.reading.stalls())
+    assert [None, None] == [store.reading.curve(key) for key in ("over-400.0", "lost-400.0")]
+    assert all(store.reading.curve(key) for key in kept)
 
 
 def test_ids_that_went_are_not_missed(store: Store, other: Store, fence: Fence) -> None:

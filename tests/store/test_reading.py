@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from maintd.domain.model import Bus, Drain, Host, Kind, Knowledge, Migration, Phase, Residue, Server
+from maintd.domain.model import (
+    Bus,
+    Curve,
+    Drain,
+    Host,
+    Kind,
+    Knowledge,
+    Migration,
+    Phase,
+    Point,
+    Residue,
+    Server,
+    Stall,
+)
 from maintd.store import Commit, Fence, Store
 from tests.store.conftest import NOW
 
@@ -73,3 +86,29 @@ def test_everything_else_is_listed(store: Store, fence: Fence) -> None:
     assert (residue[:1], residue, []) == (reading.residue(), reading.residue(cleared=None), reading.residue("cmp-2"))
     assert (rest[:2], Knowledge(1.0)) == (reading.buses(), reading.knowledge())
     assert (rest[2:], rest[2:3]) == (reading.servers(), reading.servers(host="cmp-1"))
+
+
+def test_a_curve_is_read_by_its_migration(store: Store, fence: Fence) -> None:
+    """The curve of a migration, open or ended, is there by the migration's key."""
+    curves = [Curve("k-1", "s-1", points=(Point(1.5, 2.0),)), Curve("k-2", "s-2", ended_at=NOW, outcome="failed")]
+    store.commit(Commit(fence, saved=curves))
+
+    assert [*curves, None] == [store.reading.curve(key) for key in ("k-1", "k-2", "k-3")]
+
+
+def test_stalls_are_listed_by_what_is_asked(store: Store, fence: Fence) -> None:
+    """Stalls come in pages, and by time, reason, migration, whether they were said, and whether they stand."""
+    stalls = [
+        Stall("1", "k-1", "s-1", "live-migration", "frozen", 1.0, 10.0),
+        Stall("2", "k-1", "s-1", "live-migration", "not_converging", 1.0, 20.0, published=False),
+        Stall("3", "k-2", "s-2", "live-migration", "frozen", 1.0, 30.0, resumed_at=31.0),
+        Stall("4", "k-3", "s-3", "resize", "slow_step", 1.0, 40.0, ended_at=50.0, outcome="failed"),
+    ]
+    store.commit(Commit(fence, saved=stalls))
+    read = store.reading.stalls
+
+    assert (stalls, stalls[:2], stalls[2:]) == (read(), read(limit=2), read("2", limit=None))
+    assert (stalls[1:3], []) == (read(since=20.0, until=40.0), read(since=41.0))
+    assert ([stalls[0], stalls[2]], stalls[:2]) == (read(reason="frozen"), read(migration_key="k-1"))
+    assert ([stalls[1]], [stalls[0], *stalls[2:]]) == (read(published=False), read(published=True))
+    assert stalls[:2] == read(standing=True)

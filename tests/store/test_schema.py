@@ -86,4 +86,4 @@ def test_an_installed_package_can_upgrade(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program]
     ran = subprocess.run(command, cwd="/", env={"PYTHONPATH": str(place)}, capture_output=True, text=True, check=False)
 
-    assert (0, "0003\n") == (ran.returncode, ran.stdout), ran.stderr
+    assert (0, "0004\n") == (ran.returncode, ran.stdout), ran.stderr
