@@ -180,6 +180,17 @@ class ServicesListed:
 
 
 @dataclass(frozen=True, slots=True)
+class MovesListed:
+    """A complete list of a server's migrations was read. One that we hold open and that is not in it has no row."""
+
+    seen_at: float
+    because: Because
+    asked_at: float
+    server_id: str
+    migration_uuids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class ServersListed:
     """A complete list of the servers on one host (or, with host None, of the whole cloud) was read.
 
@@ -326,6 +337,7 @@ Observation = (
     | ServiceSeen
     | HostHinted
     | MigrationSeen
+    | MovesListed
     | ProgressSeen
     | ServicesListed
     | ServersListed

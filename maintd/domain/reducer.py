@@ -39,6 +39,7 @@ from maintd.domain.observations import (
     DrainRequested,
     HostHinted,
     MigrationSeen,
+    MovesListed,
     NodesSeen,
     Observation,
     PassBegun,
@@ -55,7 +56,7 @@ from maintd.domain.observations import (
 )
 from maintd.domain.passes import fold_pass_begun, fold_pass_read
 from maintd.domain.residue import fold_residue_cleared
-from maintd.domain.rows import fold_migration_row, fold_progress
+from maintd.domain.rows import fold_migration_row, fold_moves_listed, fold_progress
 from maintd.domain.servers import fold_server, fold_servers_listed
 from maintd.domain.services import (
     fold_heartbeat_due,
@@ -141,6 +142,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     HostHinted: fold_hint,
     MigrationSeen: fold_migration_row,
     ProgressSeen: fold_progress,
+    MovesListed: fold_moves_listed,
     ServicesListed: fold_services_listed,
     ServersListed: fold_servers_listed,
     NodesSeen: fold_nodes,

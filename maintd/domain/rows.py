@@ -23,6 +23,7 @@ from maintd.domain.model import (
 from maintd.domain.moves import ROW_S, end, moved, put_migration
 from maintd.domain.observations import (
     MigrationSeen,
+    MovesListed,
     ProgressSeen,
 )
 from maintd.domain.residue import (
@@ -197,6 +198,18 @@ def _fold_evacuation_row(d: Draft, o: MigrationSeen) -> None:
         mine = left is not None and left.cleared_at is None and left.migration_uuid in (None, o.migration_uuid)
         if left is not None and mine and (o.updated_at or 0.0) > left.since - CLOCK_MARGIN_S:
             evacuation_failed(d, left)
+
+
+def fold_moves_listed(d: Draft, o: MovesListed) -> None:
+    """What we hold open of this server, and Nova does not show though it was asked, has no row, or none any more."""
+    for m in d.migrations_of(o.server_id):
+        if not m.open or m.verdict is not None:
+            continue
+        if m.migration_uuid in o.migration_uuids:
+            if m.unlisted_at is not None:
+                d.put(replace(m, unlisted_at=None))
+        elif m.unlisted_at is None and m.begun_at < o.asked_at - CLOCK_MARGIN_S:
+            d.put(replace(m, unlisted_at=d.now))
 
 
 def fold_progress(d: Draft, o: ProgressSeen) -> None:

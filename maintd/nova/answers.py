@@ -28,6 +28,7 @@ from maintd.domain.hindrances import of_flavor
 from maintd.domain.model import Because, Kind, Progress
 from maintd.domain.observations import (
     MigrationSeen,
+    MovesListed,
     NodesSeen,
     Observation,
     PassBegun,
@@ -394,12 +395,23 @@ def _migrations(answer: Answer, question: _Question) -> _Reading:
     host = question.query.get("host")
     if host is not None and any(host not in (m.source, m.destination) for m in seen):
         raise _Undocumented(f"the list has migrations that do not touch {host}: the right to see hosts is missing")
+    server_id = question.query.get("instance_uuid")
+    complete = server_id is not None and set(question.query) <= {"instance_uuid", "limit", "marker"}
     return _Reading(
         seen,
         ((Read.MIGRATIONS, question.query.get("status"), seen),),
+        members=tuple(m.migration_uuid for m in seen) if complete else (),
+        whole=_moves_whole(server_id) if complete and server_id is not None else None,
         following=_marker(answer.body, "migrations"),
         paged=True,
     )
+
+
+def _moves_whole(server_id: str) -> Callable[[Answer, float, Iterable[Any]], tuple[Observation, ...]]:
+    def whole(answer: Answer, asked_at: float, members: Iterable[Any]) -> tuple[Observation, ...]:
+        return (MovesListed(answer.at, BECAUSE_API, asked_at, server_id, frozenset(members)),)
+
+    return whole
 
 
 def _services_whole(answer: Answer, asked_at: float, members: Iterable[Any]) -> tuple[Observation, ...]:

@@ -24,7 +24,7 @@ from maintd.domain.model import (
     Server,
     Stall,
 )
-from maintd.domain.observations import MigrationSeen, ProgressSeen, ServiceSeen, TimerDue
+from maintd.domain.observations import MigrationSeen, MovesListed, ProgressSeen, ServiceSeen, TimerDue
 from maintd.domain.reducer import reduce
 
 API = Because("api")
@@ -289,3 +289,23 @@ def test_what_has_ended_leaves_its_curve_and_stalls_to_the_store() -> None:
     assert world.fleet.curve("k1") is None
     kept = [value for value in world.saved if isinstance(value, Curve)]
     assert [(curve.outcome, curve.ended_at, curve.due) for curve in kept] == [("completed", 1100.0, True)]
+
+
+def test_a_task_without_a_row_is_said_once_nova_was_asked_and_passes_with_the_row() -> None:
+    """The bus told of a migration, Nova was asked for the server's and shows none; 120 s later that is said."""
+    m = head(migration_uuid=None, migration_id=None, status=None)
+    world = World(POLICY, m, Server("s1", host="a", vm_state="active", task_state="migrating"))
+    assert world.see(MovesListed(1050.0, API, 1050.0, "s1", frozenset({"u0"}))) == []
+    assert world.tick(1169.0) == []
+    assert world.tick(1170.0) == [(STALLED, "orphan_task")]
+    row = MigrationSeen(1200.0, API, "s1", 1, "u1", Kind.LIVE, "running", "a", "b", created_at=1000.0, asked_at=1200.0)
+
+    assert world.see(row) == [(RESUMED, "orphan_task")]
+
+
+def test_a_list_that_shows_the_move_is_no_evidence_against_it() -> None:
+    world = World(POLICY, head(), Server("s1", host="a", vm_state="active", task_state="migrating"))
+    world.see(MovesListed(1050.0, API, 1050.0, "s1", frozenset({"u1"})))
+    held = world.fleet.migration("k1")
+
+    assert held is not None and held.unlisted_at is None

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maintd.domain.model import Kind, Progress
+from maintd.domain.model import Because, Kind, Progress
 from maintd.domain.observations import (
     MigrationSeen,
+    MovesListed,
     NodesSeen,
     Observation,
     PassBegun,
@@ -335,6 +336,18 @@ def test_migration_rows() -> None:
     assert (live.migration_id, live.server_id, live.updated_at) == (17, SERVER, None)
     assert live.created_at == read_time("2026-11-23T06:12:50.000000")
     assert (evacuation.kind, evacuation.destination) == (Kind.EVACUATION, None)
+
+
+def test_the_whole_list_of_a_servers_migrations_says_so() -> None:
+    """Empty as it may be; a list by status, or one of several pages that is not at its end, is none."""
+    mine = f"GET /os-migrations?instance_uuid={SERVER}&limit=1000"
+    assert normalise_answer(ask(mine, {"migrations": []})) == (
+        MovesListed(AT, Because("api"), ASKED, SERVER, frozenset()),
+    )
+    by_status = normalise_answer(ask(mine + "&status=running", {"migrations": []}))
+    assert by_status == ()
+    link = [{"rel": "next", "href": f"http://n/os-migrations?instance_uuid={SERVER}&marker=m"}]
+    assert normalise_answer(ask(mine, {"migrations": [], "migrations_links": link})) == ()
 
 
 def test_progress_of_a_live_migration() -> None:
