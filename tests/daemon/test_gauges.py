@@ -9,7 +9,8 @@ import pytest
 
 from maintd.config import load
 from maintd.daemon import Daemon
-from maintd.domain.model import Drain, Entity, Host, Kind, Migration, Phase, Server, Stall
+from maintd.domain.curve import look
+from maintd.domain.model import Curve, Drain, Entity, Host, Kind, Migration, Phase, Progress, Server, Stall
 from maintd.systemd import Notifier
 from tests.support.rabbitmq import wait_until
 
@@ -87,3 +88,36 @@ def test_a_drain_shows_what_holds_it_up(daemon: Daemon) -> None:
 
     remember(daemon, Host("cmp-1"))
     wait_until(lambda: not [series for series in shown(daemon) if "cmp-1" in series], what="it to be forgotten")
+
+
+def test_a_drain_shows_when_its_moves_will_be_done(daemon: Daemon) -> None:
+    """The gauge is there once something is known of the moves, runs down, and is gone with the drain; a drain of which
+    nothing is known has none."""
+    now, gib = daemon.clock.now(), 1024**3
+    move = Migration("m1", "srv-1", Kind.LIVE, Phase.RUNNING, source="cmp-1", destination="cmp-2", begun_at=now - 60)
+    curve: Curve | None = None
+    for age in range(60, 0, -5):
+        sent = (60 - age) * gib // 10
+        progress = Progress(8 * gib, sent, 8 * gib - sent)
+        curve = look(curve, move, now - age, progress=progress) or curve
+    assert curve is not None
+    remember(
+        daemon,
+        curve,
+        move,
+        Migration("m2", "srv-2", Kind.LIVE, Phase.RUNNING, source="cmp-3", destination="cmp-2", begun_at=now - 60),
+        Drain("d3", "cmp-3", now - 100),
+        Drain("d1", "cmp-1", now - 100),
+        Host("cmp-3", disabled=True, closed_at=now - 100, drain_id="d3"),
+        Host("cmp-1", disabled=True, closed_at=now - 100, drain_id="d1"),
+    )
+
+    daemon._estimate_at = 0.0
+    wait_until(lambda: 'maintd_drain_eta_seconds{host="cmp-1"}' in shown(daemon), what="an estimate")
+
+    first = float(shown(daemon)['maintd_drain_eta_seconds{host="cmp-1"}'])
+    assert 10.0 < first < 120.0
+    assert 'maintd_drain_eta_seconds{host="cmp-3"}' not in shown(daemon)
+    wait_until(lambda: float(shown(daemon)['maintd_drain_eta_seconds{host="cmp-1"}']) < first, what="it to run down")
+    remember(daemon, Host("cmp-1"))
+    wait_until(lambda: 'maintd_drain_eta_seconds{host="cmp-1"}' not in shown(daemon), what="it to be forgotten")
