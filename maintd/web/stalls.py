@@ -24,14 +24,14 @@ def stalls(asked: Asked) -> dict[str, Any]:
         raise bad(f"There is no reason {reason!r}; known: {', '.join(STALL_AFTER_S)}.")
     since, until, published = asked.instant("since"), asked.instant("until"), asked.flag("published")
     before, reading = _place(asked.text("after")), asked.web.store.reading
-
-    def newest(limit: int) -> list[Stall]:
-        found = reading.stalls(limit=None, since=since, until=until, reason=reason, published=published)
-        places = sorted(((one.said_at, one.key), one) for one in found)
-        older = [one for place, one in places if before is None or place < before]
-        return older[: -limit - 1 : -1]
-
-    return asked.page("stalls", newest, cursor, stall_shape)
+    return asked.page(
+        "stalls",
+        lambda limit: reading.stalls(
+            limit=limit, since=since, until=until, reason=reason, published=published, newest_first=True, before=before
+        ),
+        cursor,
+        stall_shape,
+    )
 
 
 def cursor(stall: Stall) -> str:
