@@ -61,6 +61,7 @@ LEASE_RENEW_S = 5.0
 TICK_S = 0.1
 GAUGES_S = 1.0
 ETAS_S = 10.0
+ETAS_BUDGET_S = 0.05
 STOP_S = 9.0
 ALIVE_S = 15.0
 """How often it is kept that somebody watches; so much too early may a gap begin after a crash."""
@@ -435,8 +436,7 @@ class Daemon:
         self._last_renewed = 0.0
         self._said_standby = False
         self._store_down = False
-        self._estimate_at = 0.0
-        self._done_at: dict[str, float] = {}
+        self._estimates: dict[str, tuple[float, float | None]] = {}
         self._thread: threading.Thread | None = None
         # Made here, so that a configuration that cannot work is refused before anything runs.
         self._endpoints = [
@@ -803,20 +803,23 @@ class Daemon:
         self.metrics.delivery_oldest_pending_seconds.set(0.0 if oldest is None else max(0.0, now - oldest))
 
     def _etas(self, drains: Collection[str], now: float) -> dict[str, float]:
-        """By draining host, the seconds until the moves off it are done, where that is known. Estimated anew every
-        `ETAS_S`, since what ended lately stands in the store; in between the last estimates run down."""
-        if now >= self._estimate_at:
-            self._estimate_at = now + ETAS_S
-            self._done_at = {}
-            policy = policy_of(self.config)
-            for name in drains:
-                found = self.store.reading.host(name)
-                beside = self._held([m.key for m in found.migrations if m.open]) if found is not None else None
-                if found is not None and beside is not None:
-                    estimate = drain_estimate(found, beside.curves, policy, now).estimate
-                    if estimate is not None:
-                        self._done_at[name] = now + estimate.seconds
-        return {name: max(0.0, done_at - now) for name, done_at in self._done_at.items() if name in drains}
+        """By draining host, the seconds until the moves off it are done, where that is known.
+
+        An estimate costs some milliseconds, so that each is made anew every `ETAS_S` at most, and of many hosts only
+        those whose turn it is, for `ETAS_BUDGET_S`; in between the last estimates run down.
+        """
+        self._estimates = {name: held for name, held in self._estimates.items() if name in drains}
+        policy, began = policy_of(self.config), self.clock.monotonic()
+        for name in sorted(drains, key=lambda name: self._estimates.get(name, (0.0, None))[0]):
+            if now - self._estimates.get(name, (0.0, None))[0] < ETAS_S:
+                break
+            found = self.store.reading.host(name)
+            beside = None if found is None else self._held([m.key for m in found.migrations if m.open])
+            estimate = drain_estimate(found, beside.curves, policy, now).estimate if found and beside else None
+            self._estimates[name] = (now, None if estimate is None else now + estimate.seconds)
+            if self.clock.monotonic() - began > ETAS_BUDGET_S:
+                break
+        return {name: max(0.0, at - now) for name, (_, at) in self._estimates.items() if at is not None}
 
 
 class _Meters:

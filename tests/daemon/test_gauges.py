@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from maintd import daemon as module
 from maintd.config import load
 from maintd.daemon import Daemon
 from maintd.domain.curve import look
@@ -90,6 +91,18 @@ def test_a_drain_shows_what_holds_it_up(daemon: Daemon) -> None:
     wait_until(lambda: not [series for series in shown(daemon) if "cmp-1" in series], what="it to be forgotten")
 
 
+def test_estimates_take_turns(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many draining hosts one turn of the gauges estimates as many as its time allows, and each has its turn."""
+    monkeypatch.setattr(module, "ETAS_BUDGET_S", 0.0)
+    monkeypatch.setattr(module, "GAUGES_S", 0.05)
+    for name in ("cmp-1", "cmp-2", "cmp-3"):
+        remember(daemon, Drain(f"d-{name}", name, 1.0), Host(name, disabled=True, closed_at=1.0, drain_id=f"d-{name}"))
+
+    wait_until(lambda: 3 == len(daemon._estimates), what="three estimates")
+
+    assert 3 == len({at for at, _ in daemon._estimates.values()})
+
+
 def test_a_drain_shows_when_its_moves_will_be_done(daemon: Daemon) -> None:
     """The gauge is there once something is known of the moves, runs down, and is gone with the drain; a drain of which
     nothing is known has none."""
@@ -112,7 +125,6 @@ def test_a_drain_shows_when_its_moves_will_be_done(daemon: Daemon) -> None:
         Host("cmp-1", disabled=True, closed_at=now - 100, drain_id="d1"),
     )
 
-    daemon._estimate_at = 0.0
     wait_until(lambda: 'maintd_drain_eta_seconds{host="cmp-1"}' in shown(daemon), what="an estimate")
 
     first = float(shown(daemon)['maintd_drain_eta_seconds{host="cmp-1"}'])
