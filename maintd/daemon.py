@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import maintd
@@ -50,6 +50,7 @@ from maintd.store import Fence, Store, open_store
 from maintd.systemd import Notifier, Watchdog
 from maintd.web.context import WebApp
 from maintd.web.health import Health, Tick
+from maintd.web.progress import Held, drain_estimate, held_in
 from maintd.web.server import HttpServer, api, health_api
 
 log = get_logger("maintd")
@@ -59,6 +60,8 @@ LEASE_TTL_S = 15.0
 LEASE_RENEW_S = 5.0
 TICK_S = 0.1
 GAUGES_S = 1.0
+ETAS_S = 10.0
+ETAS_BUDGET_S = 0.05
 STOP_S = 9.0
 ALIVE_S = 15.0
 """How often it is kept that somebody watches; so much too early may a gap begin after a crash."""
@@ -433,6 +436,7 @@ class Daemon:
         self._last_renewed = 0.0
         self._said_standby = False
         self._store_down = False
+        self._estimates: dict[str, tuple[float, float | None]] = {}
         self._thread: threading.Thread | None = None
         # Made here, so that a configuration that cannot work is refused before anything runs.
         self._endpoints = [
@@ -473,6 +477,7 @@ class Daemon:
             request_drain=self._request_drain,
             clear_residue=self._clear_residue,
             wake_delivery=self._wake_dispatcher,
+            held=self._held,
             fleet_lease=LEASE,
         )
         health = Health(self.store, self.metrics.registry, ticks=self._ticks, degraded=self._degraded)
@@ -695,6 +700,11 @@ class Daemon:
         leading = self._leader()
         leading.admit(ResidueCleared(self.clock.now(), Because("operator", "residue.clear"), host, who, server_id))
 
+    def _held(self, keys: Sequence[str]) -> Held | None:
+        """What the fleet has beside these migrations; None while another controller has it."""
+        leading = self.leading
+        return None if leading is None else leading.admission.read(lambda fleet: held_in(fleet, keys))
+
     def why(self, host: str) -> tuple[Blocker, ...]:
         """Why a host is not empty, as the holder of the fleet sees it; nothing for a host that is, or is unknown."""
         leading = self._leader()
@@ -753,6 +763,8 @@ class Daemon:
         hosts: dict[str, bool] = {}
         phases: Counter[tuple[str, str]] = Counter()
         stalled: Counter[str] = Counter()
+        noted: Counter[str] = Counter()
+        held_up: Counter[tuple[str, str]] = Counter()
         blind: dict[str, bool] = {}
 
         def look(fleet: Fleet) -> None:
@@ -765,8 +777,12 @@ class Daemon:
                     drains[name] = (len(fleet.servers_on(name)), drain.started_at, drain.stalled_at is not None)
             for m in fleet.open_migrations():
                 phases[(str(m.kind), str(m.phase))] += 1
+                stalls = fleet.stalls_of(m.key)
+                noted.update(stall.reason for stall in stalls if not stall.published)
                 if m.stalled:
                     stalled[m.stalled] += 1
+                    if m.source in drains:
+                        held_up[m.source, m.stalled] += 1
             for bus in fleet.buses():
                 blind[bus.name] = bus.blind_from is not None
 
@@ -777,11 +793,33 @@ class Daemon:
         show(self.metrics.drain_servers_remaining, {(n,): float(d[0]) for n, d in drains.items()})
         show(self.metrics.drain_started_timestamp_seconds, {(n,): d[1] for n, d in drains.items()})
         show(self.metrics.drain_stalled, {(n,): float(d[2]) for n, d in drains.items()})
+        show(self.metrics.drain_eta_seconds, {(n,): seconds for n, seconds in self._etas(drains, now).items()})
+        show(self.metrics.drain_migrations_stalled, {key: float(n) for key, n in held_up.items()})
         show(self.metrics.migrations, {key: float(n) for key, n in phases.items()})
         show(self.metrics.migrations_stalled, {(reason,): float(n) for reason, n in stalled.items()})
+        show(self.metrics.migrations_stalled_noted, {(reason,): float(n) for reason, n in noted.items()})
         show(self.metrics.bus_blind, {(name,): float(b) for name, b in blind.items()})
         oldest = self.store.deliveries.oldest_pending_at()
         self.metrics.delivery_oldest_pending_seconds.set(0.0 if oldest is None else max(0.0, now - oldest))
+
+    def _etas(self, drains: Collection[str], now: float) -> dict[str, float]:
+        """By draining host, the seconds until the moves off it are done, where that is known.
+
+        An estimate costs some milliseconds, so that each is made anew every `ETAS_S` at most, and of many hosts only
+        those whose turn it is, for `ETAS_BUDGET_S`; in between the last estimates run down.
+        """
+        self._estimates = {name: held for name, held in self._estimates.items() if name in drains}
+        policy, began = policy_of(self.config), self.clock.monotonic()
+        for name in sorted(drains, key=lambda name: self._estimates.get(name, (0.0, None))[0]):
+            if now - self._estimates.get(name, (0.0, None))[0] < ETAS_S:
+                break
+            found = self.store.reading.host(name)
+            beside = None if found is None else self._held([m.key for m in found.migrations if m.open])
+            estimate = drain_estimate(found, beside.curves, policy, now).estimate if found and beside else None
+            self._estimates[name] = (now, None if estimate is None else now + estimate.seconds)
+            if self.clock.monotonic() - began > ETAS_BUDGET_S:
+                break
+        return {name: max(0.0, at - now) for name, (_, at) in self._estimates.items() if at is not None}
 
 
 class _Meters:

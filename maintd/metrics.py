@@ -94,8 +94,15 @@ class Metrics:
         )
         self.drain_eta_seconds = gauge(
             "drain_eta_seconds",
-            "Estimated seconds until a host that is being drained is empty; absent when unknown.",
+            "Estimated seconds until those moves off a host that is being drained that were asked for are done; absent "
+            "when unknown.",
             "host",
+        )
+        self.drain_migrations_stalled = gauge(
+            "drain_migrations_stalled",
+            "Migrations off a host that is being drained that are called stalled, by reason.",
+            "host",
+            "reason",
         )
         self.host_empty = gauge(
             "host_empty", "1 while a closed host is proven empty of Nova servers, 0 while it is not.", "host"
@@ -103,6 +110,11 @@ class Metrics:
         self.migrations = gauge("migrations", "Migrations under way, by kind and phase.", "kind", "phase")
         self.migrations_stalled = gauge(
             "migrations_stalled", "Migrations under way that are called stalled, by reason.", "reason"
+        )
+        self.migrations_stalled_noted = gauge(
+            "migrations_stalled_noted",
+            "Migrations under way that would be called stalled, had [stall] observe_only not named the reason.",
+            "reason",
         )
         self.events_published = counter("events_published_total", "Events committed, by type.", "type")
 

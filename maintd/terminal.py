@@ -48,6 +48,24 @@ def span(seconds: float) -> str:
     return f"{s // 86400} d {s % 86400 // 3600} h"
 
 
+def about(eta: Mapping[str, float]) -> str:
+    """An estimate with its band: 12 min (8-20), or 70 min (20 min to 3 h 4 min) where the units differ."""
+    middle, low, high = (span(eta[name]) for name in ("seconds", "low_seconds", "high_seconds"))
+    if len({tuple(text.split()[1:]) for text in (middle, low, high)}) == 1 and middle.count(" ") == 1:
+        return f"{middle} ({low.split()[0]}-{high.split()[0]})"
+    return f"{middle} ({low} to {high})"
+
+
+def amount(size: float, unit: str = "bytes") -> str:
+    """A size for people: 3.7 GiB, 512 KiB; or 40 % where that is the unit."""
+    if unit == "percent":
+        return f"{size:.3g} %" if 0 < size < 1 else f"{size:.0f} %"
+    for name, factor in (("TiB", 1024.0**4), ("GiB", 1024.0**3), ("MiB", 1024.0**2), ("KiB", 1024.0)):
+        if size >= factor:
+            return f"{size / factor:.{0 if size >= 100 * factor else 1}f} {name}"
+    return f"{size:.0f} B"
+
+
 def say(text: str = "") -> None:
     """A line on stdout."""
     print(text)

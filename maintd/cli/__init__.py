@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from maintd.cli import daemon, deliveries, doctor, events, fleet, wait
+from maintd.cli import daemon, deliveries, doctor, events, fleet, stalls, wait
 from maintd.cli.common import Exit, Parser, Usage
 from maintd.client import ApiError, Unreachable
 from maintd.errors import MaintdError
@@ -25,6 +25,7 @@ examples:
   maintd status                             how the closed hosts stand
   maintd why cmp-17                         what is still in the way, and what to do about it
   maintd wait cmp-17 --timeout 3600 --fail-on-stall && ipmitool ...
+  maintd stalls report                      how right were the verdicts, on this cloud
   maintd doctor                             is everything set up as it must be
   maintd prove cmp-17 --cloud prod          ask Nova afresh, without a daemon
   maintd replay story.jsonl                 the events a recording would have published
@@ -51,6 +52,7 @@ def parser() -> Parser:
     commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     daemon.add_first(commands)
     fleet.add(commands)
+    stalls.add(commands)
     wait.add(commands)
     events.add(commands)
     deliveries.add(commands)

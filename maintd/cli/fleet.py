@@ -7,9 +7,10 @@ import getpass
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from maintd.cli import drawing
 from maintd.cli.common import Commands, Exit, ask_options, client, command, verbs
 from maintd.clock import SystemClock
-from maintd.terminal import clean, fields, print_json, say, seconds_of, span, table, utc
+from maintd.terminal import about, clean, fields, print_json, say, seconds_of, span, table, utc
 
 
 def add(commands: Commands) -> None:
@@ -55,7 +56,7 @@ def add(commands: Commands) -> None:
     migrations.add_argument("--server", metavar="SERVER_ID", help="only those of this server")
     in_migrations = verbs(migrations)
     _list(in_migrations, do_migrations)
-    _show(in_migrations, "MIGRATION_KEY", do_migrations_show)
+    _show(in_migrations, "MIGRATION_KEY", do_migrations_show, "show one, and draw how it proceeds")
 
     residue = command(commands, "residue", "list what may be left on dead hosts; clear it", do_residue)
     ask_options(residue)
@@ -78,8 +79,8 @@ def _list(verbs: Commands, do: Any) -> None:
     ask_options(command(verbs, "list", "the same as the bare noun", do), inherited=True)
 
 
-def _show(verbs: Commands, what: str, do: Any) -> None:
-    made = command(verbs, "show", "show one", do)
+def _show(verbs: Commands, what: str, do: Any, about_it: str = "show one") -> None:
+    made = command(verbs, "show", about_it, do)
     made.add_argument("id", metavar=what)
     ask_options(made, inherited=True)
 
@@ -177,10 +178,12 @@ def do_hosts(args: argparse.Namespace) -> int:
     elif not rows:
         say("No host is closed." if args.closed else "maintd knows no host yet.")
     else:
+        draining = any(h["drain_id"] for h in rows)
+        drains = {d["drain_id"]: d for d in client(args).pages("drains", open=True)} if draining else {}
         table(
-            ["HOST", "SERVICE", "EMPTY", "CLOSED SINCE", "CHECKED", "REASON"],
-            ([h["host"], _service(h), _empty(h), utc(h["closed_at"]), utc(h["checked_at"]), h["disabled_reason"]]
-             for h in rows),
+            ["HOST", "SERVICE", "EMPTY", "CLOSED SINCE", "CHECKED", "DRAINED IN", "REASON"],
+            ([h["host"], _service(h), _empty(h), utc(h["closed_at"]), utc(h["checked_at"]),
+              _drained_in(drains.get(h["drain_id"])), h["disabled_reason"]] for h in rows),
         )  # fmt: skip
     return Exit.YES
 
@@ -220,6 +223,7 @@ def do_why(args: argparse.Namespace) -> int:
             "warnings",
             "proof",
             "residue",
+            "drain",
         )
         print_json({key: host[key] for key in keys})
     else:
@@ -238,6 +242,7 @@ def _why(host: Mapping[str, Any]) -> None:
         say(f"{name} is {'not empty' if host['closed'] else 'open'}: {clean(host['summary'])} ({checked}).")
     if host["drain"] is not None and host["drain"]["ended_at"] is None:
         say(_drain_line(host, now))
+        say(_eta_line(host["drain"]))
     _blockers(host["blockers"], now)
     if host["warnings"]:
         say("\nworth knowing, but not in the way:")
@@ -252,6 +257,38 @@ def _drain_line(host: Mapping[str, Any], now: float) -> str:
         text += f", STALLED since {utc(drain['stalled_at'])} ({_age(drain['stalled_at'], now)})"
     of = "" if drain["servers_total"] is None else f"; {drain['servers_total']} when it began"
     return f"{text}: {here} server{'' if here == 1 else 's'} still here{of}."
+
+
+def _eta_line(drain: Mapping[str, Any]) -> str:
+    """When the moves that were asked for will be done, and how many were not, as a sentence."""
+    if drain["eta"] is not None:
+        text = f"The moves that were asked for will be done in about {about(drain['eta'])}"
+    elif drain["eta_unknown"] is not None:
+        text = f"When its moves will be done is unknown: {_unknown(drain)}"
+    else:
+        text = "No move that was asked for is under way"
+    return f"{text}{_not_asked(drain)}."
+
+
+def _unknown(drain: Mapping[str, Any]) -> str:
+    return clean(drain["eta_unknown"]).rstrip(".")
+
+
+def _not_asked(drain: Mapping[str, Any]) -> str:
+    count = drain["not_asked"]
+    if not count:
+        return ""
+    return f"; {count} server{'' if count == 1 else 's'} nobody has asked to move"
+
+
+def _drained_in(drain: Mapping[str, Any] | None) -> str:
+    """The same for a table."""
+    if drain is None or drain["ended_at"]:
+        return "-"
+    if drain["eta"] is None and drain["eta_unknown"] is None:
+        return _not_asked(drain).removeprefix("; ") or "-"
+    eta = f"unknown: {_unknown(drain)}" if drain["eta"] is None else about(drain["eta"])
+    return f"{eta}{_not_asked(drain)}"
 
 
 def _age(moment: str | None, now: float) -> str:
@@ -295,9 +332,9 @@ def do_drains(args: argparse.Namespace) -> int:
     else:
         rows.sort(key=lambda d: d["started_at"] or "")
         table(
-            ["HOST", "STATE", "STARTED", "ENDED", "#SERVERS AT START", "DRAIN", "REASON"],
-            ([d["host"], _drain_state(d), utc(d["started_at"]), utc(d["ended_at"]), d["servers_total"], d["drain_id"],
-              d["reason"]] for d in rows),
+            ["HOST", "STATE", "STARTED", "ENDED", "#SERVERS AT START", "DRAINED IN", "DRAIN", "REASON"],
+            ([d["host"], _drain_state(d), utc(d["started_at"]), utc(d["ended_at"]), d["servers_total"], _drained_in(d),
+              d["drain_id"], d["reason"]] for d in rows),
         )  # fmt: skip
     return Exit.YES
 
@@ -307,7 +344,9 @@ def do_drains_show(args: argparse.Namespace) -> int:
     if args.json:
         print_json(drain)
         return Exit.YES
-    fields(drain, skip=("blockers", "migrations"))
+    fields(drain, skip=("blockers", "migrations", "eta", "eta_unknown", "not_asked"))
+    if not drain["ended_at"]:
+        say(f"\n{_eta_line(drain)}")
     _blockers(drain.get("blockers", ()), SystemClock().now())
     return Exit.YES
 
@@ -337,12 +376,27 @@ def do_migrations(args: argparse.Namespace) -> int:
 
 def _migrations_table(rows: list[dict[str, Any]], indent: int = 0) -> None:
     table(
-        ["SERVER", "KIND", "FROM", "TO", "PHASE", "#DONE", "BEGAN", "STALLED", "MIGRATION"],
+        ["SERVER", "KIND", "FROM", "TO", "PHASE", "#DONE", "TIME LEFT", "BEGAN", "STALLED", "MIGRATION"],
         ([m["server_id"], m["kind"], m["source"], m["destination"], m["phase"],
-          "-" if m["percent"] is None else f"{m['percent']} %", utc(m["begun_at"]), m["stalled"], m["migration_key"]]
-         for m in rows),
+          "-" if m["percent"] is None else f"{m['percent']} %", _time_left(m), utc(m["begun_at"]), _stalled(m),
+          m["migration_key"]] for m in rows),
         indent=indent,
     )  # fmt: skip
+
+
+def _time_left(migration: Mapping[str, Any]) -> str:
+    if migration["eta"] is not None:
+        return about(migration["eta"])
+    if migration["kind"] != "live-migration" or migration["phase"] != "running":
+        return "-"
+    reasons = [stall["reason"] for stall in migration["stalls"]]
+    return f"unknown: {reasons[0]}" if reasons else "unknown"
+
+
+def _stalled(migration: Mapping[str, Any]) -> str | None:
+    """The reason for which a migration is called stalled; one that is only noted is said to be that."""
+    noted = [f"({stall['reason']}: noted)" for stall in migration["stalls"] if not stall["published"]]
+    return " ".join(filter(None, (migration["stalled"], *noted))) or None
 
 
 def do_migrations_show(args: argparse.Namespace) -> int:
@@ -350,10 +404,11 @@ def do_migrations_show(args: argparse.Namespace) -> int:
     if args.json:
         print_json(migration)
         return Exit.YES
-    fields(migration, skip=("progress",))
+    fields(migration, skip=("progress", "eta", "stalls", "curve", "nova"))
     if migration["progress"]:
         say("\nprogress, in bytes:")
         fields({name: value for name, value in migration["progress"].items() if value is not None})
+    drawing.draw(migration, SystemClock().now())
     return Exit.YES
 
 

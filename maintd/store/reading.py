@@ -6,7 +6,8 @@ key: `after` is the last key of the page before, and a page shorter than `limit`
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
@@ -107,8 +108,13 @@ class Reading:
         migration_key: str | None = None,
         published: bool | None = None,
         standing: bool = False,
+        newest_first: bool = False,
+        before: tuple[float, str] | None = None,
     ) -> list[Stall]:
         """Stalls by key, what was only noted (shadow mode) included; `since` <= when it was said < `until`.
+
+        `newest_first`: by when they were said, and then by key, both downwards; `before` is such a place, after which
+        the page begins.
 
         `published` True or False for only what was said, or only noted; `standing` for those that have not passed."""
         s = tables.stalls.c
@@ -125,7 +131,10 @@ class Reading:
             where.append(s.published.is_(published))
         if standing:
             where += [s.resumed_at.is_(None), s.ended_at.is_(None)]
-        return self._some(Stall, *where, limit=limit)
+        if before is not None:
+            where.append(or_(s.said_at < before[0], and_(s.said_at == before[0], s.key < before[1])))
+        order = (s.said_at.desc(), s.key.desc()) if newest_first else ()
+        return self._some(Stall, *where, limit=limit, order=order)
 
     def residue(self, host: str | None = None, cleared: bool | None = False) -> list[Residue]:
         """What may be left on hosts; `cleared` True for what was cleared, None for both."""
@@ -159,16 +168,30 @@ class Reading:
             drain=drains[0] if drains else None,
         )
 
-    def _some(self, kind: type[E], *where: ColumnElement[bool], limit: int | None = None) -> list[E]:
-        return self._database.read(lambda connection: _rows(connection, kind, *where, limit=limit))
+    def _some(
+        self,
+        kind: type[E],
+        *where: ColumnElement[bool],
+        limit: int | None = None,
+        order: Sequence[ColumnElement[Any]] = (),
+    ) -> list[E]:
+        return self._database.read(lambda connection: _rows(connection, kind, *where, limit=limit, order=order))
 
     def _one(self, kind: type[E], where: ColumnElement[bool]) -> E | None:
         found = self._some(kind, where)
         return found[0] if found else None
 
 
-def _rows(connection: Connection, kind: type[E], *where: ColumnElement[bool], limit: int | None = None) -> list[E]:
+def _rows(
+    connection: Connection,
+    kind: type[E],
+    *where: ColumnElement[bool],
+    limit: int | None = None,
+    order: Sequence[ColumnElement[Any]] = (),
+) -> list[E]:
     shelf = SHELVES[kind]  # type: ignore[index]
     columns = shelf.table.c
     query = select(*(columns[name] for name in shelf.columns)).where(*where).limit(limit)
-    return [shelf.entity(row) for row in connection.execute(query.order_by(*shelf.table.primary_key.columns))]
+    return [
+        shelf.entity(row) for row in connection.execute(query.order_by(*(order or shelf.table.primary_key.columns)))
+    ]

@@ -75,6 +75,13 @@ class Asked:
             raise bad(f"{name} must be true or false.")
         return _FLAGS[text.lower()]
 
+    def instant(self, name: str) -> float | None:
+        """A moment: RFC 3339 text with an offset, or epoch seconds; None when absent."""
+        text = self.text(name)
+        if text is not None and text.replace(".", "", 1).isdecimal() and len(text) <= 20:
+            return float(text)
+        return instant(text, name)
+
     @property
     def limit(self) -> int:
         return self.number("limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
@@ -92,7 +99,7 @@ class Asked:
 
 
 def instant(value: Any, name: str) -> float | None:
-    """A moment in a body: RFC 3339 text with an offset, or epoch seconds."""
+    """A moment: RFC 3339 text with an offset, or epoch seconds."""
     if value is None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):

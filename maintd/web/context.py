@@ -6,14 +6,17 @@ real thing from a store of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maintd.clock import Clock
 from maintd.domain.model import Policy
 from maintd.errors import OperatorError
 from maintd.store import Store
+
+if TYPE_CHECKING:
+    from maintd.web.progress import Held
 
 
 def _refused(*_: object) -> None:
@@ -30,6 +33,7 @@ class WebApp:
     `request_drain(host)` and `clear_residue(host, who, server_id)` are done when they return; they raise OperatorError
     (a sentence for the person who asked), StoreUnavailable, or LeaseLost where another controller holds the fleet.
     `wake_delivery` tells the dispatcher that something is due.
+    `held(migration_keys)` is what the fleet in memory has beside these migrations; None where this process has none.
     """
 
     store: Store
@@ -40,4 +44,5 @@ class WebApp:
     request_drain: Callable[[str], None] = _refused
     clear_residue: Callable[[str, str | None, str | None], None] = _refused
     wake_delivery: Callable[[], None] = lambda: None
+    held: Callable[[Sequence[str]], Held | None] = lambda keys: None
     fleet_lease: str = "fleet"

@@ -19,11 +19,10 @@ from maintd.domain.emptiness import blockers, summary
 from maintd.domain.events import wire
 from maintd.domain.model import Bus, Drain, Host, HostSlice, Migration
 from maintd.web.asking import LIMIT_MAX, Asked, bad, unknown
+from maintd.web.progress import drain_with_eta, seen, seen_alone, seen_shape, seen_whole
 from maintd.web.shapes import (
     bus_shape,
-    drain_shape,
     host_shape,
-    migration_shape,
     moment,
     plain,
     residue_shape,
@@ -77,8 +76,8 @@ def _detail(asked: Asked, found: HostSlice) -> dict[str, Any]:
         "proof": [] if finding is None else wire(finding.proof),
         "residue": [residue_shape(r) for r in found.residue],
         "servers": [server_shape(s) for s in found.servers],
-        "migrations": [migration_shape(m) for m in found.migrations],
-        "drain": None if found.drain is None else drain_shape(found.drain),
+        "migrations": [seen_shape(m, asked.web.policy, asked.web.clock.now()) for m in seen(asked, found.migrations)],
+        "drain": None if found.drain is None else drain_with_eta(found.drain, found, asked),
     }
 
 
@@ -86,7 +85,7 @@ def _detail(asked: Asked, found: HostSlice) -> dict[str, Any]:
 
 
 def drains(asked: Asked) -> dict[str, Any]:
-    """GET /v1/drains: drains by id; `open=true` only those that are not over."""
+    """GET /v1/drains: drains by id, those that are not over with `eta`; `open=true` only these."""
     asked.only("after", "limit", "open")
     after, open_only = asked.text("after") or "", bool(asked.flag("open"))
     reading = asked.web.store.reading
@@ -94,7 +93,7 @@ def drains(asked: Asked) -> dict[str, Any]:
         "drains",
         lambda limit: reading.drains(after=after, limit=limit, open_only=open_only),
         lambda d: d.drain_id,
-        drain_shape,
+        lambda d: drain_with_eta(d, reading.host(d.host) if d.ended_at is None else None, asked),
     )
 
 
@@ -104,8 +103,8 @@ def drain(asked: Asked, drain_id: str) -> dict[str, Any]:
     found = asked.web.store.reading.drain(drain_id)
     if found is None:
         raise unknown(f"There is no drain {drain_id!r}; /v1/drains lists those there are.")
-    out = drain_shape(found)
     now = asked.web.store.reading.host(found.host) if found.ended_at is None else None
+    out = drain_with_eta(found, now, asked)
     if now is not None:
         detail = _detail(asked, now)
         out["servers_remaining"] = len(detail["servers"])
@@ -127,12 +126,12 @@ def start_drain(asked: Asked) -> tuple[int, dict[str, Any]]:
             f"(openstack compute service set --disable --disable-reason maintenance {name} nova-compute).",
         )
     if before.drain is not None and before.drain.ended_at is None:
-        return 200, drain_shape(before.drain)
+        return 200, drain_with_eta(before.drain, before, asked)
     asked.web.request_drain(name)
     after = _slice(asked, name)
     if after.drain is None:
         return 202, {"host": name, "drain_id": None}
-    return 201, drain_shape(after.drain)
+    return 201, drain_with_eta(after.drain, after, asked)
 
 
 # --- migrations ------------------------------------------------------------------------------------------------------
@@ -146,21 +145,23 @@ def migrations(asked: Asked) -> dict[str, Any]:
     reading = asked.web.store.reading
     return asked.page(
         "migrations",
-        lambda limit: reading.migrations(after=after, limit=limit, open_only=open_only, server_id=server_id, host=name),
-        lambda m: m.key,
-        migration_shape,
+        lambda limit: seen(
+            asked, reading.migrations(after=after, limit=limit, open_only=open_only, server_id=server_id, host=name)
+        ),
+        lambda one: one.migration.key,
+        partial(seen_shape, policy=asked.web.policy, now=asked.web.clock.now()),
     )
 
 
 def migration(asked: Asked, migration_key: str) -> dict[str, Any]:
-    """GET /v1/migrations/{migration_key}: one migration."""
+    """GET /v1/migrations/{migration_key}: one migration, its curve, and what Nova itself will do about it."""
     asked.only()
     found = asked.web.store.reading.migration(migration_key)
     if found is None:
         raise unknown(
             f"There is no migration {migration_key!r}; /v1/migrations lists those there are (by migration_key)."
         )
-    return migration_shape(found)
+    return seen_whole(seen_alone(asked, found), asked.web.policy, asked.web.clock.now())
 
 
 # --- residue ---------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ import structlog
 from cheroot import wsgi
 
 from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
-from maintd.web import deliveries, events, fleet
+from maintd.web import deliveries, events, fleet, stalls
 from maintd.web.asking import Asked, bad
 from maintd.web.auth import AdminOnly, checked
 from maintd.web.context import WebApp
@@ -45,6 +45,7 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/v1/drains/{drain_id}": {"GET": fleet.drain},
     "/v1/migrations": {"GET": fleet.migrations},
     "/v1/migrations/{migration_key}": {"GET": fleet.migration},
+    "/v1/stalls": {"GET": stalls.stalls},
     "/v1/residue": {"GET": fleet.residue},
     "/v1/residue/{host}/clear": {"POST": fleet.clear_residue},
     "/v1/events": {"GET": events.events},

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from maintd.domain.buses import unheard
 from maintd.domain.events import instant_text, wire
-from maintd.domain.model import Bus, Drain, Host, Migration, Residue, Server
+from maintd.domain.model import Bus, Curve, Drain, Host, Migration, Residue, Server, Stall
 
-_INSTANTS: Final = frozenset({"since", "stalled_since", "down_since", "memory_since", "blind_from", "deaf_from", "at"})
+_INSTANTS: Final = frozenset(
+    "since stalled_since down_since memory_since flat_since blind_from deaf_from copying_from at".split()
+)
 
 _HOST: Final = (
     "service_uuid disabled disabled_reason forced_down up down_since closed closed_at found history_unknown"
@@ -34,6 +36,16 @@ _DRAIN: Final = (
 ).split()
 _RESIDUE: Final = (
     "host server_id project_id kind since service_uuid migration_uuid detail cleared_at cleared_by"
+).split()
+_CURVE: Final = (
+    "unit total disk_total began_at changed_at looks bandwidth disk_bandwidth copying_from"
+    " first_pass_ended_at flat_since"
+).split()
+_POINT: Final = "at remaining disk_remaining processed".split()
+_PASS: Final = "began_at size count clear".split()
+_STALL: Final = (
+    "migration_key server_id kind reason since said_at source destination published resumed_at ended_at outcome"
+    " blocked_by"
 ).split()
 _BUS: Final = "connected blind_from deaf_from reconnected_at last_message_at".split()
 
@@ -84,6 +96,22 @@ def server_shape(server: Server) -> dict[str, Any]:
 
 def migration_shape(migration: Migration) -> dict[str, Any]:
     return {"migration_key": migration.key, **pick(migration, _MIGRATION)}
+
+
+def curve_shape(curve: Curve) -> dict[str, Any]:
+    """What is kept of the looks at a live migration; sizes are in its `unit`, bandwidths in that per second.
+
+    `passes` are those after the first, which sends all of memory, from `copying_from` on.
+    """
+    shape = pick(curve, _CURVE)
+    shape["points"] = [pick(point, _POINT) for point in curve.points]
+    shape["passes"] = [pick(one, _PASS) for one in curve.passes]
+    return shape
+
+
+def stall_shape(stall: Stall) -> dict[str, Any]:
+    """A stall; `published` false where it was only noted (shadow mode)."""
+    return {"stall_id": stall.key, **pick(stall, _STALL), "evidence": plain(stall.evidence)}
 
 
 def drain_shape(drain: Drain) -> dict[str, Any]:

@@ -112,3 +112,15 @@ def test_stalls_are_listed_by_what_is_asked(store: Store, fence: Fence) -> None:
     assert ([stalls[0], stalls[2]], stalls[:2]) == (read(reason="frozen"), read(migration_key="k-1"))
     assert ([stalls[1]], [stalls[0], *stalls[2:]]) == (read(published=False), read(published=True))
     assert stalls[:2] == read(standing=True)
+
+
+def test_stalls_are_listed_newest_first(store: Store, fence: Fence) -> None:
+    """By when they were said and then by key, downwards; a page begins after the place where the last one ended."""
+    said = {"1": 10.0, "2": 30.0, "3": 20.0, "4": 20.0}
+    store.commit(Commit(fence, saved=[Stall(k, "k", "s", "resize", "slow_step", 1.0, at) for k, at in said.items()]))
+
+    def keys(before: tuple[float, str] | None = None, limit: int = 9) -> list[str]:
+        return [stall.key for stall in store.reading.stalls(limit=limit, newest_first=True, before=before)]
+
+    assert ["2", "4", "3", "1"] == keys()
+    assert (["2", "4"], ["3", "1"], ["1"]) == (keys(limit=2), keys((20.0, "4")), keys((20.0, "3")))

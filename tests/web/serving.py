@@ -16,9 +16,11 @@ from typing import Any
 
 from maintd.clock import ManualClock
 from maintd.domain import events
-from maintd.domain.model import Because, Blocker, Entity, Finding, Host, Policy, ProofRead
+from maintd.domain.fleet import Fleet
+from maintd.domain.model import Because, Blocker, Entity, Finding, Host, Policy, ProofRead, Value
 from maintd.store import Commit, Fence, Store, open_store
 from maintd.web.context import WebApp
+from maintd.web.progress import held_in
 from maintd.web.server import HttpServer, api
 
 AT = 1_767_225_600.0
@@ -58,10 +60,18 @@ class Served:
     woken: int = 0
     refusal: Exception | None = None
     server: HttpServer | None = None
+    fleet: Fleet | None = field(default_factory=Fleet)
+    """What the holder of the fleet has in memory: curves, and stalls that stand. None: another controller has it."""
 
     def put(self, *values: Entity) -> None:
         """Save values, as the fleet's writer does."""
         self._commit(values)
+
+    def hold(self, *values: Value) -> None:
+        """Have values in memory only, as what the store need not have at once."""
+        assert self.fleet is not None
+        for value in values:
+            self.fleet.put(value)
 
     def drop(self, *values: Entity) -> None:
         """Remove values, as the fleet's writer does."""
@@ -141,6 +151,7 @@ class Served:
             request_drain=self._request_drain,
             clear_residue=self._clear_residue,
             wake_delivery=self._wake,
+            held=lambda keys: None if self.fleet is None else held_in(self.fleet, keys),
         )
 
 
