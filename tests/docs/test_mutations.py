@@ -94,3 +94,14 @@ def test_a_story_has_no_fault_before_it_may_have_one(tmp_path: Path) -> None:
     (tmp_path / "thing.py").write_text("def answer():\n    return 43  # not return 42\n")
     with pytest.raises(mutate.Misfit, match="has faults already: host.emptied came too early"):
         mutate.tell(tmp_path, m, [], set())
+
+
+def test_a_story_that_breaks_off_has_not_noticed_anything(tmp_path: Path) -> None:
+    """Python ends a traceback with the exit code of faults; a runner that fell over is not one that found something."""
+    (tmp_path / "tests" / "acceptance").mkdir(parents=True)
+    (tmp_path / "tests" / "__init__.py").touch()
+    (tmp_path / "tests" / "acceptance" / "__init__.py").touch()
+    (tmp_path / "tests" / "acceptance" / "__main__.py").write_text("raise TimeoutError('the cloud did not answer')\n")
+
+    with pytest.raises(mutate.Misfit, match="the story drain could not be told:(?s:.*)the cloud did not answer"):
+        mutate.story_faults(tmp_path, "drain", [])
