@@ -8,8 +8,8 @@ like in general (`_PRIOR`), afterwards each pass narrows it. Every pair that is 
 is the mean of their logarithms, the band what lies between two quantiles of their weights. *It is an estimate for the
 case that the migration converges*: what does not, or most likely does not, has none.
 
-**A drain.** What waits on a source is worked off as many at a time as were seen at work at once, and takes as long as
-those that have ended lately; of those under way the rest of their own. Servers that nobody has asked to move are
+**A drain.** What waits on a source is worked off at the pace at which moves from there have ended lately, as many at a
+time as were seen at work at once; of those under way the rest of their own. Servers that nobody has asked to move are
 counted beside it, never in it. Where nothing has ended yet and nothing can be estimated, it says that it does not know.
 
 The constants were fitted to a model, and measured against it and against real traces: `docs/stalls.md`. Pure, as all
@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean
 
 from maintd.domain.curve import link
 from maintd.domain.model import Curve, Estimate, Kind, Migration, NovaLive, Phase, Policy
@@ -219,6 +219,12 @@ class DrainEstimate:
     not_asked: int = 0
 
 
+FINISHING_S = 3.0
+"""What is left of a move whose guest runs on the destination already."""
+
+PACED_BY = 3
+"""So many moves have to have ended before the pace of the queue is taken from them."""
+
 SPREAD = 0.5
 """How much the time that a move takes varies, as a logarithm, where fewer than a handful were seen."""
 
@@ -247,9 +253,12 @@ def of_drain(
     took = [_worked_s(m) for m in done]
     rests: list[Estimate] = []
     for m in at_work:
+        if m.phase is Phase.FINISHING:
+            rests.append(Estimate(FINISHING_S, 0.0, 4 * FINISHING_S))
+            continue
         rest = of_migration(curve(m.key), policy, now) if m.kind is Kind.LIVE else None
         if rest is None and took:
-            usual_s = max(0.0, median(took) - _running_s(m, now))
+            usual_s = max(0.0, mean(took) - _running_s(m, now))
             rest = Estimate(usual_s, 0.5 * usual_s, 2 * usual_s + 5.0)
         if rest is None:
             return DrainEstimate(None, "how long a move takes here has not been seen yet", not_asked)
@@ -258,10 +267,16 @@ def of_drain(
         return DrainEstimate(_longest(rests), None, not_asked)
     if not took and not rests:
         return DrainEstimate(None, "no move has begun yet", not_asked)
-    each_s = median(took) if took else max(_running_s(m, now) + r.seconds for m, r in zip(at_work, rests, strict=True))
+    lanes = max(1, round(_at_once(done)), len(at_work) if not done else 1)
+    if len(done) >= PACED_BY:
+        begun_at = min(m.worked_from or m.begun_at for m in done)
+        pace_s = (max(m.ended_at or 0.0 for m in done) - begun_at) / len(done)
+    elif took:
+        pace_s = mean(took) / lanes
+    else:
+        pace_s = max(_running_s(m, now) + r.seconds for m, r in zip(at_work, rests, strict=True)) / lanes
     spread = SPREAD / math.sqrt(max(1, min(len(took), len(waiting))))
-    lanes = max(1, len(at_work), _at_once(done))
-    return DrainEstimate(_queue(rests, len(waiting), lanes, each_s, spread), None, not_asked)
+    return DrainEstimate(_queue(rests, len(waiting), lanes, pace_s, spread), None, not_asked)
 
 
 def _worked_s(m: Migration) -> float:
@@ -273,14 +288,13 @@ def _running_s(m: Migration, now: float) -> float:
     return max(0.0, now - (m.worked_from or m.begun_at))
 
 
-def _at_once(done: Sequence[Migration]) -> int:
-    """How many of the moves that have ended were at work at the same time, at most."""
-    edges = sorted([(m.worked_from or m.begun_at, 1) for m in done] + [((m.ended_at or 0.0) - 0.001, -1) for m in done])
-    most = at = 0
-    for _, step in edges:
-        at += step
-        most = max(most, at)
-    return most
+def _at_once(done: Sequence[Migration]) -> float:
+    """How many of the moves that have ended were at work at the same time, on the whole."""
+    if not done:
+        return 1.0
+    begun_at = min(m.worked_from or m.begun_at for m in done)
+    took_s = max(m.ended_at or 0.0 for m in done) - begun_at
+    return sum(_worked_s(m) for m in done) / took_s if took_s > 0 else 1.0
 
 
 def _longest(rests: Sequence[Estimate]) -> Estimate:
@@ -289,18 +303,14 @@ def _longest(rests: Sequence[Estimate]) -> Estimate:
     )
 
 
-def _queue(rests: Sequence[Estimate], waiting: int, lanes: int, each_s: float, spread: float) -> Estimate:
-    """What waits goes to whichever lane is free first."""
+def _queue(rests: Sequence[Estimate], waiting: int, lanes: int, pace_s: float, spread: float) -> Estimate:
+    """What is at work is shared by the lanes; what waits follows at the pace that was seen."""
 
-    def until(free_at: list[float], each: float) -> float:
-        free_at = sorted(free_at + [0.0] * (lanes - len(free_at)))
-        for _ in range(waiting):
-            free_at[0] += each
-            free_at.sort()
-        return free_at[-1]
+    def whole(rest_s: Sequence[float], pace: float) -> float:
+        return round(max(sum(rest_s) / lanes + waiting * pace, max(rest_s, default=0.0)), 3)
 
     return Estimate(
-        round(until([r.seconds for r in rests], each_s), 3),
-        round(until([r.low_seconds for r in rests], each_s * math.exp(-1.65 * spread)), 3),
-        round(until([r.high_seconds for r in rests], each_s * math.exp(1.65 * spread)), 3),
+        whole([r.seconds for r in rests], pace_s),
+        whole([r.low_seconds for r in rests], pace_s * math.exp(-1.65 * spread)),
+        whole([r.high_seconds for r in rests], pace_s * math.exp(1.65 * spread)),
     )

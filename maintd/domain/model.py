@@ -498,13 +498,15 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class HostSlice:
-    """All that we hold about one host, for judging it alone."""
+    """All that we hold about one host, for judging it alone. `migrations` are open ones, from and to it; `ended` those
+    away from it that have ended lately."""
 
     host: Host
     servers: tuple[Server, ...] = ()
     migrations: tuple[Migration, ...] = ()
     residue: tuple[Residue, ...] = ()
     drain: Drain | None = None
+    ended: tuple[Migration, ...] = ()
 
 
 Entity = Host | Server | Migration | Curve | Stall | Drain | Residue | Bus | Knowledge

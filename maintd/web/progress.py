@@ -128,7 +128,7 @@ def drain_estimate(found: HostSlice, curves: Mapping[str, Curve], policy: Policy
     return estimates.of_drain(
         name,
         [m for m in leaving if m.open],
-        [m for m in leaving if not m.open],
+        found.ended,
         [s.server_id for s in found.servers if s.host == name],
         curves.get,
         policy,
