@@ -2,8 +2,8 @@
 
 Two hundred drains of the simulated Nova, each of six to forty servers, one to three of them moved at a time, each of
 which takes from a few seconds to some minutes (lognormal: the spread of memory sizes and of how busy guests are). Its
-notifications go through the real normalisers, the counters of what runs are looked at every 5 s, and `of_drain` is asked
-when half of the time that the drain took is over. The bar: within 20 % of the time left for 80 % of the drains.
+notifications go through the real normalisers, the counters of what runs are looked at every 5 s, and `of_drain` is
+asked when half of the time that the drain took is over. The bar: within 20 % of the time left for 80 % of the drains.
 
 This is a model, and moves of one host that take about as long as each other are what it makes. It says that queue,
 concurrency and what is under way are understood, not how long a real cloud's moves take.

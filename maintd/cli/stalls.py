@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
 from typing import Any, Final
 
 from maintd.cli.common import Commands, Exit, ask_options, client, command, verbs
@@ -120,6 +119,8 @@ def score(stalls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _scored(reason: str, stalls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    from statistics import median
+
     ended = [stall for stall in stalls if stall["ended_at"] is not None]
     outcomes = Counter(stall["outcome"] for stall in ended)
     after = sorted(_after(stall) for stall in ended if stall["outcome"] == "completed")

@@ -25,7 +25,7 @@ from statistics import mean
 
 from maintd.domain.curve import link
 from maintd.domain.model import Curve, Estimate, Kind, Migration, NovaLive, Phase, Policy
-from maintd.domain.ramp import gib, permitted_s
+from maintd.domain.ramp import gib
 
 RHOS = (
     0.003, 0.01, 0.02, 0.04, 0.07, 0.10, 0.14, 0.18, 0.22, 0.27, 0.32, 0.37, 0.42, 0.47, 0.52, 0.57, 0.62, 0.67, 0.72,
@@ -188,10 +188,15 @@ def _end_s(
 ) -> float | None:
     """When it would end, in seconds, if that were the guest; None: not in so many passes."""
     size, running_s = gib(curve), curve.points[-1].at - curve.began_at
-    took_s, total_s = gone_s + left_s, left_s
+    took_s, total_s, per_s = gone_s + left_s, left_s, writable / carried
+    steps, each_s = max(1, nova.downtime_steps), nova.downtime_delay_s * size
+    first_s = nova.downtime_s / steps
+    step_s = (nova.downtime_s - first_s) / steps
     for _ in range(MAX_PASSES):
-        took_s = writable * (1 - math.exp(-rho * carried * took_s / writable)) / carried
-        if took_s <= permitted_s(running_s + total_s, size, nova):
+        took_s = per_s * (1 - math.exp(-rho * took_s / per_s))
+        # `ramp.permitted_s`, which is asked some ten thousand times for an estimate
+        done = steps if each_s <= 0 else min(steps, int((running_s + total_s) / each_s))
+        if took_s <= first_s + step_s * done:
             return total_s + took_s
         total_s += took_s
     return None
@@ -247,6 +252,9 @@ def of_drain(
         return DrainEstimate(None, None if not asked else "what is left waits to be confirmed", not_asked)
     if stuck := [m for m in leaving if m.stalled is not None]:
         return DrainEstimate(None, f"{len(stuck)} of its moves stalled ({stuck[0].stalled})", not_asked)
+    flat = [m for m in leaving if (seen := curve(m.key)) is not None and seen.flat_since is not None]
+    if flat:
+        return DrainEstimate(None, f"{len(flat)} of its moves may never end (not_converging)", not_asked)
     waiting = [m for m in leaving if m.phase in (Phase.ASKED, Phase.QUEUED)]
     at_work = [m for m in leaving if m not in waiting]
     done = [m for m in ended if m.source == host and m.phase is Phase.COMPLETED and m.ended_at is not None]

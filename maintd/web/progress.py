@@ -62,8 +62,7 @@ def _stored(asked: Asked, keys: Collection[str]) -> Held:
     reading = asked.web.store.reading
     stalls: dict[str, list[Stall]] = {}
     for stall in reading.stalls(limit=None, standing=True):
-        if stall.migration_key in keys:
-            stalls.setdefault(stall.migration_key, []).append(stall)
+        stalls.setdefault(stall.migration_key, []).append(stall)
     curves = ((key, reading.curve(key)) for key in keys)
     return Held({key: curve for key, curve in curves if curve is not None}, stalls)
 
@@ -124,10 +123,9 @@ def drain_with_eta(drain: Drain, found: HostSlice | None, asked: Asked) -> dict[
 def drain_estimate(found: HostSlice, curves: Mapping[str, Curve], policy: Policy, now: float) -> DrainEstimate:
     """When the moves off a host will be done, as far as they were asked for."""
     name = found.host.name
-    leaving = [m for m in found.migrations if m.source == name]
     return estimates.of_drain(
         name,
-        [m for m in leaving if m.open],
+        [m for m in found.migrations if m.open],
         found.ended,
         [s.server_id for s in found.servers if s.host == name],
         curves.get,

@@ -195,3 +195,8 @@ def test_tables_say_what_is_unknown(served: Served, run) -> None:
     one, other = (line for line in run("migrations").splitlines()[1:])
     assert "unknown: not_converging" in one and "(not_converging: noted)" in one
     assert "unknown" not in other
+
+    served.put(replace(MOVE, stalled="frozen"))
+    served.hold(replace(STALL, key="s2", reason="frozen", published=True))
+    row = next(line for line in run("migrations").splitlines() if " live-migration " in line)
+    assert "  frozen (not_converging: noted)  " in row

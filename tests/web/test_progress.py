@@ -109,6 +109,7 @@ def test_a_host_shows_its_migrations_and_drain_with_estimates(served: Served) ->
     old, new = served.get("/v1/drains")[1]["drains"]
 
     assert [] == host["migrations"][0]["stalls"]
+    assert 1 == new["not_asked"]  # srv-9: srv-1 moves, and srv-8 is not there yet
     for shown in (host["drain"], new, served.get("/v1/drains/d1")[1]):
         assert (eta_shape(wanted.estimate), wanted.unknown, wanted.not_asked) == (
             shown["eta"], shown["eta_unknown"], shown["not_asked"]
