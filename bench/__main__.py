@@ -32,6 +32,7 @@ ROWS = {
     "healing": "bench.healing",
     "at_rest": "bench.at_rest",
     "rolling": "bench.rolling",
+    "slow_moves": "bench.slow_moves",
 }
 
 
