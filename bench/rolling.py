@@ -122,7 +122,8 @@ def roll(
         tell(f"  {count:6d} {kind}")
     worst = load.most_in_10_s / WINDOW_S
     return Row(
-        f"{drains} of {hosts} hosts drain at once, moves of {move_s[0]:g} to {move_s[1]:g} s: calls of the API a second, in any 10 s / in all",
+        f"{drains} of {hosts} hosts drain at once, moves of {move_s[0]:g} to {move_s[1]:g} s: "
+        "calls of the API a second, in any 10 s / in all",
         f"<= {BAR:g} (any 10 s)",
         f"{worst:.1f} / {load.mean:.1f}; host.emptied {p50:.1f} s late p50, {most:.1f} s at most"
         f"{f', {early} EARLY' if early else ''}",
