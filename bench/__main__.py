@@ -33,6 +33,7 @@ ROWS = {
     "at_rest": "bench.at_rest",
     "rolling": "bench.rolling",
     "drains": "bench.drains",
+    "slow_moves": "bench.slow_moves",
 }
 
 

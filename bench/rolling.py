@@ -28,9 +28,17 @@ OPEN_AFTER_S = 2.0
 
 def measure(setting: Setting) -> Row:
     """Close, drain, prove and open a part of the cloud."""
-    hosts, drains, servers = (40, 5, (1, 2)) if setting.quick else (1_000, 100, (10, 20))
+    if setting.quick:
+        return roll(setting, "rolling", 40, 5, (1, 2), (0.5, 1.0))
+    return roll(setting, "rolling", 1_000, 100, (10, 20), (2.0, 8.0))
+
+
+def roll(
+    setting: Setting, name: str, hosts: int, drains: int, servers: tuple[int, int], move_s: tuple[float, float]
+) -> Row:
+    """So many of the hosts drain, with so many servers each whose moves take so long (from, to)."""
     settle_s = 1.0 if setting.quick else SETTLE_S
-    folder = setting.folder / "rolling"
+    folder = setting.folder / name
     receiver = Receiver()
     chance = random.Random(7)
     with support.broker() as url, AmqpBus(url.replace("rabbit://", "amqp://"), exchange=EXCHANGE) as bus:
@@ -42,8 +50,7 @@ def measure(setting: Setting) -> Row:
             cloud.add_host(host)
             for _ in range(chance.randint(*servers)):
                 server = cloud.add_server(host)
-                seconds = chance.uniform(0.5, 1.0) if setting.quick else chance.uniform(2.0, 8.0)
-                cloud.knobs.set("live_migration", server=server.id, mode="converge", seconds=seconds)
+                cloud.knobs.set("live_migration", server=server.id, mode="converge", seconds=chance.uniform(*move_s))
         cloud.clock = SystemClock()  # what was made so far is a day old
         moves = sum(len(cloud.hosts[host].servers) for host in rolled)
         rest = RestServer(cloud, threads=8).start()
@@ -115,7 +122,8 @@ def measure(setting: Setting) -> Row:
         tell(f"  {count:6d} {kind}")
     worst = load.most_in_10_s / WINDOW_S
     return Row(
-        f"{drains} of {hosts} hosts drain at once: calls of the API a second, in any 10 s / in all",
+        f"{drains} of {hosts} hosts drain at once, moves of {move_s[0]:g} to {move_s[1]:g} s: "
+        "calls of the API a second, in any 10 s / in all",
         f"<= {BAR:g} (any 10 s)",
         f"{worst:.1f} / {load.mean:.1f}; host.emptied {p50:.1f} s late p50, {most:.1f} s at most"
         f"{f', {early} EARLY' if early else ''}",

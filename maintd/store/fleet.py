@@ -182,7 +182,7 @@ class FleetStore:
         conditions: dict[type[Entity], tuple[str, tuple[Any, ...]]] = {
             Migration: (f" WHERE is_open = {mark} OR ended_at >= {mark}", (True, now - REMEMBER_ENDED_S)),
             Curve: (" WHERE ended_at IS NULL", ()),
-            Stall: (" WHERE ended_at IS NULL", ()),
+            Stall: (" WHERE resumed_at IS NULL AND ended_at IS NULL", ()),
             Drain: (" WHERE ended_at IS NULL", ()),
             # What was cleared of an evacuation must stay cleared while Nova still shows the evacuation.
             Residue: (" WHERE cleared_at IS NULL OR kind = 'evacuated'", ()),

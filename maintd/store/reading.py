@@ -7,6 +7,7 @@ key: `after` is the last key of the page before, and a page shorter than `limit`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
@@ -116,7 +117,8 @@ class Reading:
         `newest_first`: by when they were said, and then by key, both downwards; `before` is such a place, after which
         the page begins.
 
-        `published` True or False for only what was said, or only noted; `standing` for those that have not passed."""
+        `published` True or False for only what was said, or only noted; `standing` for those that have not passed. Of a
+        stall that passed, `ended_at` and `outcome` are what became of its migration afterwards."""
         s = tables.stalls.c
         where = [s.key > after]
         if since is not None:
@@ -134,7 +136,11 @@ class Reading:
         if before is not None:
             where.append(or_(s.said_at < before[0], and_(s.said_at == before[0], s.key < before[1])))
         order = (s.said_at.desc(), s.key.desc()) if newest_first else ()
-        return self._some(Stall, *where, limit=limit, order=order)
+
+        def read(connection: Connection) -> list[Stall]:
+            return _with_outcomes(connection, _rows(connection, Stall, *where, limit=limit, order=order))
+
+        return self._database.read(read)
 
     def residue(self, host: str | None = None, cleared: bool | None = False) -> list[Residue]:
         """What may be left on hosts; `cleared` True for what was cleared, None for both."""
@@ -194,4 +200,20 @@ def _rows(
     query = select(*(columns[name] for name in shelf.columns)).where(*where).limit(limit)
     return [
         shelf.entity(row) for row in connection.execute(query.order_by(*(order or shelf.table.primary_key.columns)))
+    ]
+
+
+def _with_outcomes(connection: Connection, stalls: list[Stall]) -> list[Stall]:
+    """The same, those that passed with the end of their migration: the fleet had forgotten them by then."""
+    m = tables.migrations.c
+    keys = sorted({stall.migration_key for stall in stalls if stall.resumed_at is not None and stall.ended_at is None})
+    ends: dict[str, tuple[float | None, str]] = {}
+    for start in range(0, len(keys), 500):
+        query = select(m.key, m.ended_at, m.phase).where(m.key.in_(keys[start : start + 500]), m.is_open.is_(False))
+        ends.update({key: (ended_at, phase) for key, ended_at, phase in connection.execute(query)})
+    return [
+        replace(stall, ended_at=ends[stall.migration_key][0], outcome=ends[stall.migration_key][1])
+        if stall.ended_at is None and stall.resumed_at is not None and stall.migration_key in ends
+        else stall
+        for stall in stalls
     ]

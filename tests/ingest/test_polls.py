@@ -125,7 +125,7 @@ class World:
         self.every("services", 30.0 if self.has_bus else 15.0, polls.look_at_services)
         self.every("reconcile", 600.0, polls.reconcile)
         self.every("drains", 5.0, polls.look_at_drains)
-        self.every("progress", 5.0, polls.look_at_progress)
+        self.every("progress", 1.0, polls.look_at_progress)
         self.every("emptied", 15.0, polls.look_at_emptied)
         polls.look_at_ends()
         for host in polls.passes_due():

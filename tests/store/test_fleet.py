@@ -186,7 +186,7 @@ STALLS = (  # not among those above: what has evidence cannot be hashed
         "cmp-1",
         "cmp-2",
         False,
-        3.5,
+        None,
         None,
         "completed",
         "key-0",
@@ -217,7 +217,7 @@ def test_the_examples_say_something_of_every_field() -> None:
     """The full examples of this file leave no field at its default, so that the next test means something."""
     for one in (*FULL, STALLS[0]):
         for field in dataclasses.fields(one):
-            if field.default is not dataclasses.MISSING and field.name not in ("ended_at", "cleared_at"):
+            if field.default is not dataclasses.MISSING and field.name not in ("ended_at", "cleared_at", "resumed_at"):
                 assert getattr(one, field.name) != field.default, (type(one), field.name)
 
 
@@ -308,12 +308,13 @@ def test_what_is_over_is_not_loaded(store: Store, fence: Fence) -> None:
     residue = Residue("cmp-1", "s", "deleted_while_down", 1.0, cleared_at=NOW - 1)
     curve = Curve("young", "s", ended_at=NOW - 1, outcome="completed")
     stall = Stall("stall", "young", "s", "live-migration", "frozen", 1.0, 2.0, ended_at=NOW - 1)
-    store.commit(Commit(fence, saved=[young, old, drain, residue, curve, stall]))
+    passed = Stall("stall-2", "open", "s", "live-migration", "frozen", 1.0, 2.0, resumed_at=NOW - 1)
+    store.commit(Commit(fence, saved=[young, old, drain, residue, curve, stall, passed]))
 
     assert {young} == loaded(store)
     assert old == store.reading.migration("old")
     assert drain == store.reading.drain("over")
-    assert (curve, [stall]) == (store.reading.curve("young"), store.reading.stalls())
+    assert (curve, [stall, passed]) == (store.reading.curve("young"), store.reading.stalls())
     assert [residue] == store.reading.residue("cmp-1", cleared=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from maintd.domain.model import (
     Bus,
     Curve,
@@ -124,3 +126,20 @@ def test_stalls_are_listed_newest_first(store: Store, fence: Fence) -> None:
 
     assert ["2", "4", "3", "1"] == keys()
     assert (["2", "4"], ["3", "1"], ["1"]) == (keys(limit=2), keys((20.0, "4")), keys((20.0, "3")))
+
+
+def test_a_stall_that_passed_is_read_with_how_its_migration_ended(store: Store, fence: Fence) -> None:
+    """The fleet forgets a stall that passes; what became of the migration is in the migration's own row."""
+    stalls = [
+        Stall("1", "k-1", "s-1", "live-migration", "late", 1.0, 10.0, resumed_at=20.0),
+        Stall("2", "k-2", "s-2", "live-migration", "late", 1.0, 10.0, resumed_at=20.0),
+        Stall("3", "k-3", "s-3", "live-migration", "late", 1.0, 10.0, resumed_at=20.0),
+        Stall("4", "k-1", "s-1", "live-migration", "frozen", 1.0, 10.0),
+    ]
+    moves = [
+        Migration("k-1", "s-1", Kind.LIVE, Phase.COMPLETED, ended_at=NOW),
+        Migration("k-2", "s-2", Kind.LIVE, Phase.RUNNING),
+    ]
+    store.commit(Commit(fence, saved=[*stalls, *moves]))
+
+    assert [replace(stalls[0], ended_at=NOW, outcome="completed"), *stalls[1:]] == store.reading.stalls()
