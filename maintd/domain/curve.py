@@ -29,7 +29,7 @@ MAX_FALLS = 60
 STALE_S = 60.0
 """After so long without an answer of the API, what the bus tells begins a curve of its own."""
 
-NOISE = 0.01
+NOISE = 0.05
 """By how much of what was sent the sum of counters may creep without a new pass: headers and the like."""
 
 WRAPPED = 0.5

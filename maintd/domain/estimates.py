@@ -71,6 +71,9 @@ LATER_BAND = (0.02, 0.90)
 MIDDLE = 0.93
 """Quantiles and a factor that make nine of ten bands hold, on the corpus."""
 
+ZERO_AHEAD = 0.55
+"""How much of what remains in the first pass may have to be sent after all: zero pages lie together, often at the end."""
+
 DISK_THEN_MEMORY = (0.42, 0.75, 1.5)
 """While disks are copied: what memory will take, in units of its size at their speed; low, middle, high."""
 
@@ -133,6 +136,8 @@ def _copying(curve: Curve, nova: NovaLive) -> tuple[float, float, float] | None:
         shares = sum(share for _, share in ends)
         middle = MIDDLE * math.exp(sum(share * math.log(max(end_s, 0.05)) for end_s, share in ends) / shares)
     low_s, high_s = _quantile(ends, low) * 0.93 - 1.0, _quantile(ends, high) * 1.08 + 1.5
+    if curve.first_pass_ended_at is None:
+        low_s = min(low_s, ZERO_AHEAD * left_s)
     return min(low_s, middle), middle, max(high_s, middle)
 
 
