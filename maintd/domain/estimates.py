@@ -72,7 +72,7 @@ MIDDLE = 0.93
 """Quantiles and a factor that make nine of ten bands hold, on the corpus."""
 
 ZERO_AHEAD = 0.55
-"""How much of what remains in the first pass may have to be sent after all: zero pages lie together, often at the end."""
+"""How much of what remains in the first pass has to be sent at least: zero pages lie together, often at the end."""
 
 DISK_THEN_MEMORY = (0.42, 0.75, 1.5)
 """While disks are copied: what memory will take, in units of its size at their speed; low, middle, high."""

@@ -14,6 +14,7 @@ The stories, and what they need beyond that (commands: STOP_COMPUTE and START_CO
 | live | drain, abort, nowhere | |
 | | fail, abort_queued (two servers), force_complete, crash and post_failure (five minutes each) | SET_KNOB |
 | | restart (five minutes) | STOP_COMPUTE, START_COMPUTE, SET_KNOB |
+| stalls | frozen, not_converging (two minutes each) | SET_KNOB |
 | cold | cold, revert, delete_unconfirmed | |
 | | resize_here | `allow_resize_to_same_host` in nova-api |
 | | finish_failure, copy_failure | SET_KNOB |

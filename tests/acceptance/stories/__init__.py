@@ -4,8 +4,9 @@
 left; each of them must end the same: one `host.emptied`, never early, and not before the thing is really over. What the
 API does not show while it goes on, the story asks of maintd's blockers.
 
-A family each: `live` (live migrations), `cold` (cold migrations and resizes), `dead` (a host whose nova-compute is
-down), `other` (servers that are built, shelved, deleted, or broken), `buses` (a host that speaks on a second broker).
+A family each: `live` (live migrations), `stalls` (live migrations that stand still, or never end), `cold` (cold
+migrations and resizes), `dead` (a host whose nova-compute is down), `other` (servers that are built, shelved, deleted,
+or broken), `buses` (a host that speaks on a second broker).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections.abc import Callable
 
 from tests.acceptance.judge import Facts
 from tests.acceptance.stage import Stage
-from tests.acceptance.stories import buses, cold, dead, live, other
+from tests.acceptance.stories import buses, cold, dead, live, other, stalls
 
 STORIES: dict[str, Callable[[Stage], Facts]] = {
-    story.__name__: story for family in (live, cold, dead, other, buses) for story in family.STORIES
+    story.__name__: story for family in (live, stalls, cold, dead, other, buses) for story in family.STORIES
 }
 """By name."""
