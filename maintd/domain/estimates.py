@@ -270,9 +270,14 @@ def of_drain(
             rests.append(Estimate(FINISHING_S, 0.0, 4 * FINISHING_S))
             continue
         rest = of_migration(curve(m.key), policy, now) if m.kind is Kind.LIVE else None
-        if rest is None and took:
-            usual_s = max(0.0, mean(took) - _running_s(m, now))
-            rest = Estimate(usual_s, 0.5 * usual_s, 2 * usual_s + 5.0)
+        if took:
+            usual_s = mean(took) - _running_s(m, now)
+            if rest is None:
+                usual_s = max(usual_s, 0.0)
+                rest = Estimate(usual_s, 0.5 * usual_s, 2 * usual_s + 5.0)
+            elif len(took) >= PACED_BY and usual_s > 0:
+                # Two ways to know it: its own curve, and what the others took.
+                rest = Estimate((rest.seconds + usual_s) / 2, min(rest.low_seconds, usual_s), rest.high_seconds)
         if rest is None:
             return DrainEstimate(None, "how long a move takes here has not been seen yet", not_asked)
         rests.append(rest)
