@@ -1,7 +1,7 @@
 """How good the estimate of a drain is: half-way through, against the time that is really left.
 
-Two hundred drains of the simulated Nova, each of six to forty servers, one to three of them moved at a time, each of
-which takes from a few seconds to some minutes (lognormal: the spread of memory sizes and of how busy guests are). Its
+Two hundred drains of the simulated Nova, each of six to forty servers of several sizes, one to three of them moved at a
+time. A move takes as long as the server's memory makes it, more or less (lognormal, 0.3: how busy guests are). Its
 notifications go through the real normalisers, the counters of what runs are looked at every 5 s, and `of_drain` is
 asked when half of the time that the drain took is over. The bar: within 20 % of the time left for 80 % of the drains.
 
@@ -26,6 +26,7 @@ from maintd.simulator import Cloud, Timing
 from maintd.simulator.notifications import Json
 
 T0 = 1_800_000_000.0
+FLAVORS = ("m1.small", "m1.medium", "m1.medium", "m1.large")
 LOOK_S = 5.0
 ASK_S = 10.0
 WITHIN, SHARE = 0.2, 0.8
@@ -45,11 +46,13 @@ class Drain:
         self.cloud = cloud = Cloud(self.clock, self._hear, seed=seed, timing=timing)
         for name in ("src", "d1", "d2", "d3", "d4"):
             cloud.add_host(name)
-        self.servers = [cloud.add_server("src").id for _ in range(rng.randint(6, 40))]
-        usual_s = rng.uniform(10.0, 60.0)
-        for server_id in self.servers:
-            seconds = usual_s * rng.lognormvariate(0.0, 0.35)
-            cloud.knobs.set("live_migration", server=server_id, mode="converge", seconds=seconds)
+        usual_s = rng.uniform(5.0, 30.0)
+        self.servers = []
+        for _ in range(rng.randint(6, 40)):
+            server = cloud.add_server("src", flavor=rng.choice(FLAVORS))
+            seconds = usual_s * server.flavor.memory_mb / 2048 * rng.lognormvariate(0.0, 0.3)
+            cloud.knobs.set("live_migration", server=server.id, mode="converge", seconds=seconds)
+            self.servers.append(server.id)
         self.asked: list[tuple[float, estimates.DrainEstimate]] = []
         self.ended_at = T0
 

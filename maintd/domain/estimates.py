@@ -8,9 +8,10 @@ like in general (`_PRIOR`), afterwards each pass narrows it. Every pair that is 
 is the mean of their logarithms, the band what lies between two quantiles of their weights. *It is an estimate for the
 case that the migration converges*: what does not, or most likely does not, has none.
 
-**A drain.** What waits on a source is worked off at the pace at which moves from there have ended lately, as many at a
-time as were seen at work at once; of those under way the rest of their own. Servers that nobody has asked to move are
-counted beside it, never in it. Where nothing has ended yet and nothing can be estimated, it says that it does not know.
+**A drain.** What waits on a source goes to whichever of its lanes is free first, as many as were seen at work at once,
+at the pace at which moves from there have ended lately, a server of twice the memory taking twice as long; of those
+under way the rest of their own. Servers that nobody has asked to move are counted beside it, never in it. Where nothing
+has ended yet and nothing can be estimated, it says that it does not know.
 
 The constants were fitted to a model, and measured against it and against real traces: `docs/stalls.md`. Pure, as all
 of the core: a curve, a moment, and nothing else.
@@ -18,6 +19,7 @@ of the core: a curve, a moment, and nothing else.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -264,20 +266,11 @@ def of_drain(
     at_work = [m for m in leaving if m not in waiting]
     done = [m for m in ended if m.source == host and m.phase is Phase.COMPLETED and m.ended_at is not None]
     took = [_worked_s(m) for m in done]
+    usual_mb = mean([m.memory_mb for m in [*leaving, *done] if m.memory_mb] or [1])
+    per_unit_s = sum(took) / sum(_size(m, usual_mb) for m in done) if done else 0.0
     rests: list[Estimate] = []
     for m in at_work:
-        if m.phase is Phase.FINISHING:
-            rests.append(Estimate(FINISHING_S, 0.0, 4 * FINISHING_S))
-            continue
-        rest = of_migration(curve(m.key), policy, now) if m.kind is Kind.LIVE else None
-        if took:
-            usual_s = mean(took) - _running_s(m, now)
-            if rest is None:
-                usual_s = max(usual_s, 0.0)
-                rest = Estimate(usual_s, 0.5 * usual_s, 2 * usual_s + 5.0)
-            elif len(took) >= PACED_BY and usual_s > 0:
-                # Two ways to know it: its own curve, and what the others took.
-                rest = Estimate((rest.seconds + usual_s) / 2, min(rest.low_seconds, usual_s), rest.high_seconds)
+        rest = _rest(m, curve(m.key), per_unit_s * _size(m, usual_mb), len(done), policy, now)
         if rest is None:
             return DrainEstimate(None, "how long a move takes here has not been seen yet", not_asked)
         rests.append(rest)
@@ -288,13 +281,35 @@ def of_drain(
     lanes = max(1, round(_at_once(done)), len(at_work) if not done else 1)
     if len(done) >= PACED_BY:
         begun_at = min(m.worked_from or m.begun_at for m in done)
-        pace_s = (max(m.ended_at or 0.0 for m in done) - begun_at) / len(done)
+        last_at = max(m.ended_at or 0.0 for m in done)
+        pace_s = (last_at - begun_at) / sum(_size(m, usual_mb) for m in done)
     elif took:
-        pace_s = mean(took) / lanes
+        pace_s = per_unit_s / lanes
     else:
-        pace_s = max(_running_s(m, now) + r.seconds for m, r in zip(at_work, rests, strict=True)) / lanes
+        whole_s = [_running_s(m, now) + r.seconds for m, r in zip(at_work, rests, strict=True)]
+        pace_s = sum(whole_s) / sum(_size(m, usual_mb) for m in at_work) / lanes
     spread = SPREAD / math.sqrt(max(1, min(len(took), len(waiting))))
-    return DrainEstimate(_queue(rests, len(waiting), lanes, pace_s, spread), None, not_asked)
+    units = [_size(m, usual_mb) for m in sorted(waiting, key=lambda m: (m.begun_at, m.key))]
+    return DrainEstimate(_queue(rests, units, lanes, pace_s * lanes, spread), None, not_asked)
+
+
+def _size(m: Migration, usual_mb: float) -> float:
+    """How much there is to move, in servers of the usual size: memory is most of what a live migration sends."""
+    return m.memory_mb / usual_mb if m.kind is Kind.LIVE and m.memory_mb else 1.0
+
+
+def _rest(m: Migration, curve: Curve | None, usual_s: float, ended: int, policy: Policy, now: float) -> Estimate | None:
+    """What is left of a move under way: by its own curve, by what the others took, or by both."""
+    if m.phase is Phase.FINISHING:
+        return Estimate(FINISHING_S, 0.0, 4 * FINISHING_S)
+    seen = of_migration(curve, policy, now) if m.kind is Kind.LIVE else None
+    left_s = usual_s - _running_s(m, now)
+    if seen is None:
+        left_s = max(left_s, 0.0)
+        return Estimate(left_s, 0.5 * left_s, 2 * left_s + 5.0) if ended else None
+    if ended >= PACED_BY and left_s > 0:
+        return Estimate((seen.seconds + left_s) / 2, min(seen.low_seconds, left_s), max(seen.high_seconds, left_s))
+    return seen
 
 
 def _worked_s(m: Migration) -> float:
@@ -321,14 +336,17 @@ def _longest(rests: Sequence[Estimate]) -> Estimate:
     )
 
 
-def _queue(rests: Sequence[Estimate], waiting: int, lanes: int, pace_s: float, spread: float) -> Estimate:
-    """What is at work is shared by the lanes; what waits follows at the pace that was seen."""
+def _queue(rests: Sequence[Estimate], units: Sequence[float], lanes: int, unit_s: float, spread: float) -> Estimate:
+    """What waits goes, in its order, to whichever lane is free first; a unit takes so long."""
 
-    def whole(rest_s: Sequence[float], pace: float) -> float:
-        return round(max(sum(rest_s) / lanes + waiting * pace, max(rest_s, default=0.0)), 3)
+    def whole(rest_s: Sequence[float], each_s: float) -> float:
+        free_at = sorted([*rest_s, *([0.0] * (lanes - len(rest_s)))])
+        for unit in units:
+            heapq.heapreplace(free_at, free_at[0] + unit * each_s)
+        return round(max(free_at), 3)
 
     return Estimate(
-        whole([r.seconds for r in rests], pace_s),
-        whole([r.low_seconds for r in rests], pace_s * math.exp(-1.65 * spread)),
-        whole([r.high_seconds for r in rests], pace_s * math.exp(1.65 * spread)),
+        whole([r.seconds for r in rests], unit_s),
+        whole([r.low_seconds for r in rests], unit_s * math.exp(-1.65 * spread)),
+        whole([r.high_seconds for r in rests], unit_s * math.exp(1.65 * spread)),
     )

@@ -193,6 +193,7 @@ class Server:
     since: float | None = None
     failed_at: float | None = None
     hindrance: str | None = None
+    memory_mb: int | None = None
 
     @property
     def key(self) -> str:
@@ -218,7 +219,8 @@ class Migration:
     `verdict` is what the bus says the end was; it holds from `verdict_at` on unless the API speaks first.
     `sampled_at` is the last look at `progress`, `moved_at` the last time that anything about the move changed.
     `unlisted_at`: since then Nova, asked for the moves of this server, shows none that this could be. `worked_from`:
-    from then on somebody was at work on it; before that it was asked for, or waited in a queue.
+    from then on somebody was at work on it; before that it was asked for, or waited in a queue. `memory_mb` is the
+    server's when the move began.
     """
 
     key: str
@@ -253,6 +255,7 @@ class Migration:
     verdict_because: Because | None = None
     unlisted_at: float | None = None
     worked_from: float | None = None
+    memory_mb: int | None = None
 
     @property
     def open(self) -> bool:

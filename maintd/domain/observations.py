@@ -83,6 +83,7 @@ class ServerSeen:
     fault: str | None = None
     asked_at: float | None = None  # API rows: when the question was sent; what the bus said since then wins
     hindrance: str | None = None  # see `hindrances.of_flavor`; None where the flavor's extra specs are not shown
+    memory_mb: int | None = None  # of its flavor
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ def _fold_server_row(d: Draft, o: ServerSeen) -> None:
         since=since,
         failed_at=failed_at,
         hindrance=o.hindrance if o.hindrance is not None else (known.hindrance if known else None),
+        memory_mb=o.memory_mb if o.memory_mb is not None else (known.memory_mb if known else None),
     )
     if known is not None and _same_server(known, new):
         if known.updated_at == new.updated_at:
@@ -141,7 +142,7 @@ def _history(
 
 
 def _same_server(a: Server, b: Server) -> bool:
-    return (a.host, a.landing, a.vm_state, a.task_state, a.name, a.project_id, a.fault, a.hindrance) == (
+    return (a.host, a.landing, a.vm_state, a.task_state, a.name, a.project_id, a.fault, a.hindrance, a.memory_mb) == (
         b.host,
         b.landing,
         b.vm_state,
@@ -150,6 +151,7 @@ def _same_server(a: Server, b: Server) -> bool:
         b.project_id,
         b.fault,
         b.hindrance,
+        b.memory_mb,
     )
 
 

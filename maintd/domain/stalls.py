@@ -82,6 +82,11 @@ def judge_migration(d: Draft, key: str) -> None:
     if m.open and m.worked_from is None and RANK[m.phase] > WAITING:
         m = replace(m, worked_from=d.now)
         d.put(m)
+    if m.open and m.memory_mb is None:
+        server = d.server(m.server_id)
+        if server is not None and server.memory_mb is not None:
+            m = replace(m, memory_mb=server.memory_mb)
+            d.put(m)
     standing = {stall.reason: stall for stall in d.fleet.stalls_of(key)}
     if not m.open:
         _over(d, m, standing)

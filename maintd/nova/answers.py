@@ -260,8 +260,16 @@ def _server(row: Mapping[str, Any], answer: Answer) -> ServerSeen | None:
         percent=_number(row, "progress") if task_state == "migrating" else None,
         fault=_text(fault, "message") if isinstance(fault, dict) else None,
         hindrance=_hindrance(row),
+        memory_mb=_memory_mb(row),
         asked_at=answer.since,
     )
+
+
+def _memory_mb(row: Mapping[str, Any]) -> int | None:
+    """The memory that the flavor gives it; None where the flavor is only named (before 2.47)."""
+    flavor = row.get("flavor")
+    value = flavor.get("ram") if isinstance(flavor, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40 else None
 
 
 def _hindrance(row: Mapping[str, Any]) -> str | None:

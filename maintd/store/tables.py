@@ -98,6 +98,7 @@ servers = _table(
     Column("since", Double),
     Column("failed_at", Double),
     Column("hindrance", Name),
+    Column("memory_mb", BigInteger),
 )
 
 migrations = _table(
@@ -132,6 +133,7 @@ migrations = _table(
     Column("verdict_because", Text),
     Column("unlisted_at", Double),
     Column("worked_from", Double),
+    Column("memory_mb", BigInteger),
     Column("ended_at", Double, index=True),
     Column("fault", Text),
     _flag("is_open", index=True),  # not a field: the phase is not final

@@ -68,6 +68,7 @@ def server_seen(row: ServerRow, at: float, asked: float) -> ServerSeen:
         fault="told to fail" if row.state == "error" else None,
         asked_at=asked,
         hindrance="",
+        memory_mb=row.memory_mb,
     )
 
 

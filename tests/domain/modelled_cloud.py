@@ -44,6 +44,7 @@ class ServerRow(NamedTuple):
     progress: int
     updated_at: float | None
     deleted: bool
+    memory_mb: int
 
 
 class MoveRow(NamedTuple):
@@ -203,6 +204,7 @@ class CloudStory:
                 s.progress,
                 s.updated_at,
                 s.deleted_at is not None,
+                s.flavor.memory_mb,
             )
             for s in reversed(cloud.all_servers)
         )

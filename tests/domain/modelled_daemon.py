@@ -43,6 +43,7 @@ from maintd.domain.observations import (
     BaselineCompleted,
     BusSeen,
     MigrationSeen,
+    MovesListed,
     NodesSeen,
     Observation,
     PassBegun,
@@ -398,6 +399,17 @@ class Interleaving:
 
         yield from self._list(rows_of, page)
 
+    def _moves_of(self, server_id: str) -> Job:
+        """All migrations of one server: what is not among them has no row."""
+        uuids: set[str] = set()
+
+        def page(rows: list[MoveRow], first: float, asked: float, last: bool) -> None:
+            uuids.update(row.uuid for row in rows)
+            whole = (MovesListed(self.now, BECAUSE_API, first, server_id, frozenset(uuids)),) if last else ()
+            self.admit([*(api.move_seen(row, self.now, asked) for row in rows), *whole])
+
+        yield from self._list(lambda frame: api.moves(frame, server_id=server_id), page)
+
     def _open_moves(self) -> Job:
         """Nova takes one status a call: the lists are of different moments."""
         asked_at = self.now
@@ -535,7 +547,7 @@ class Interleaving:
         for server_id in asked:
             self.suspects.pop(server_id, None)
             try:
-                yield from self._moves(lambda frame, server_id=server_id: api.moves(frame, server_id=server_id))  # type: ignore[misc]
+                yield from self._moves_of(server_id)
             except Failed:
                 self._suspect(server_id, suspects.get(server_id, 0) + 1)
                 raise

@@ -140,7 +140,7 @@ def _changed(short: Onlooker, since: float) -> Job:
 
 
 def _of_server(short: Onlooker, server_id: str) -> Job:
-    yield from short._moves(lambda frame: answers.moves(frame, server_id=server_id))
+    yield from short._moves_of(server_id)
 
 
 def _by_order(observations: list[Observation] | None) -> list[Observation] | None:

@@ -185,21 +185,23 @@ def test_progress_and_fault_of_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flavor", "hindrance"),
+    ("flavor", "hindrance", "memory_mb"),
     [
-        (None, None),
-        ({"id": "1", "links": []}, None),
-        ({"vcpus": 2}, None),
-        ({"vcpus": 2, "extra_specs": {}}, ""),
-        ({"vcpus": 2, "extra_specs": {"pci_passthrough:alias": "gpu:1"}}, "pci_passthrough:alias=gpu:1"),
+        (None, None, None),
+        ({"id": "1", "links": []}, None, None),
+        ({"vcpus": 2}, None, None),
+        ({"ram": 2048, "extra_specs": {}}, "", 2048),
+        ({"ram": -1, "extra_specs": {"pci_passthrough:alias": "gpu:1"}}, "pci_passthrough:alias=gpu:1", None),
     ],
 )
-def test_the_flavor_of_a_row_may_hinder(flavor: dict[str, Any] | None, hindrance: str | None) -> None:
+def test_the_flavor_of_a_row_may_hinder_and_tells_the_memory(
+    flavor: dict[str, Any] | None, hindrance: str | None, memory_mb: int | None
+) -> None:
     """Extra specs are in the embedded flavor where the right to see them is; else nothing is concluded."""
     row = server_row(SERVER) if flavor is None else server_row(SERVER, flavor=flavor)
     seen = normalise_answer(ask("GET /servers/detail?all_tenants=1", {"servers": [row]}))[0]
 
-    assert isinstance(seen, ServerSeen) and seen.hindrance == hindrance
+    assert isinstance(seen, ServerSeen) and (seen.hindrance, seen.memory_mb) == (hindrance, memory_mb)
 
 
 def test_server_of_a_down_cell_is_listed_but_not_seen() -> None:

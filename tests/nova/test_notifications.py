@@ -113,12 +113,12 @@ def test_fault_is_one_line() -> None:
     [(None, None), ({}, ""), ({"hw:cpu_policy": "dedicated", "hw:mem_encryption": "true"}, "hw:mem_encryption=true")],
 )
 def test_the_flavor_of_a_payload_may_hinder(specs: dict[str, str] | None, hindrance: str | None) -> None:
-    """Every instance payload carries the flavor; of its extra specs the worst one is kept."""
-    inner = {} if specs is None else {"extra_specs": specs}
+    """Every instance payload carries the flavor: its memory, and of its extra specs the worst one, are kept."""
+    inner = {"memory_mb": 512} if specs is None else {"extra_specs": specs, "memory_mb": 512}
     flavor = {"nova_object.name": "FlavorPayload", "nova_object.data": inner}
     (seen,) = normalise(notification("instance.power_off.start", flavor=flavor))
 
-    assert isinstance(seen, ServerSeen) and seen.hindrance == hindrance
+    assert isinstance(seen, ServerSeen) and (seen.hindrance, seen.memory_mb) == (hindrance, 512)
 
 
 def test_task_failures_name_server_and_task() -> None:

@@ -90,6 +90,7 @@ FULL: tuple[Entity, ...] = (
         5.5,
         6.5,
         "h=1",
+        2**40,
     ),
     Migration(
         "key-1",
@@ -124,6 +125,7 @@ FULL: tuple[Entity, ...] = (
         Because("notification", "instance.rebuild.error", "m-1", "req-1"),
         10.5,
         11.5,
+        2**40,
     ),
     Curve(
         "key-1",

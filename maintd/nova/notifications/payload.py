@@ -96,6 +96,14 @@ def hindrance(data: dict[str, Any]) -> str | None:
     return of_flavor(specs) if specs else ""
 
 
+def memory_mb(data: dict[str, Any]) -> int | None:
+    """The memory that the payload's flavor gives the server; None where it shows none."""
+    flavor = data.get("flavor")
+    inner = flavor.get("nova_object.data") if isinstance(flavor, dict) else None
+    value = inner.get("memory_mb") if isinstance(inner, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40 else None
+
+
 def fault(data: dict[str, Any], field: str = "fault") -> str | None:
     """What a nested ExceptionPayload says, cut to a readable length; None where there is no fault."""
     exception = data.get(field)
@@ -165,6 +173,7 @@ def server_seen(
             percent=percent,
             fault=fault(data) if data.get("fault") is not None else None,
             hindrance=hindrance(data),
+            memory_mb=memory_mb(data),
         ),
     )
 

@@ -39,6 +39,8 @@ def _must(name: str, type_: Any) -> sa.Column[Any]:
 def upgrade() -> None:
     for name in ("unlisted_at", "worked_from"):
         op.add_column("migrations", sa.Column(name, sa.Double))
+    for name in ("servers", "migrations"):
+        op.add_column(name, sa.Column("memory_mb", sa.BigInteger))
     _create(
         "curves",
         _must("server_id", _name),
