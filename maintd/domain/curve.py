@@ -23,6 +23,9 @@ KEEP_EVERY_S = 30.0
 """How often the store is given a curve that goes on."""
 
 MAX_POINTS = 240
+SUMMED_UP = 60
+"""So many points are kept of a migration that is over; its passes all stay."""
+
 MAX_PASSES = 64
 MAX_FALLS = 60
 
@@ -73,8 +76,14 @@ def look(
 
 
 def ended(curve: Curve, at: float, outcome: str) -> Curve:
-    """The curve of a migration that is over."""
-    return replace(curve, ended_at=at, outcome=outcome, kept_at=at, falls=(), falling=None, block=None)
+    """The curve of a migration that is over: what is needed to draw it once more, and no more than that."""
+    points = curve.points
+    if len(points) > SUMMED_UP:
+        step = (len(points) - 1) / (SUMMED_UP - 1)
+        points = tuple(points[round(step * n)] for n in range(SUMMED_UP))
+    return replace(
+        curve, points=points, ended_at=at, outcome=outcome, kept_at=at, falls=(), falling=None, fall_looks=0, block=None
+    )
 
 
 def link(curve: Curve) -> float | None:

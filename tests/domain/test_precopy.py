@@ -137,6 +137,16 @@ def test_a_curve_is_bounded() -> None:
     assert [point.at for point in curve.points[-60:]] == [look.at for look in told.looks[-60:]]
 
 
+def test_what_is_over_is_summed_up() -> None:
+    """Sixty points are kept, the first and the last among them, and all passes."""
+    curve = watch(tell(Guest(32 * GIB, 0.11 * GIB, 0.3 * GIB, 10 * GIB)))[-1][0]
+    over = curves.ended(curve, 2000.0, "failed")
+
+    assert len(curve.points) > 60 and len(over.points) == 60 and over.due
+    assert (over.points[0], over.points[-1], over.passes) == (curve.points[0], curve.points[-1], curve.passes)
+    assert (over.outcome, over.ended_at, over.falls, over.block) == ("failed", 2000.0, (), None)
+
+
 def test_the_bus_is_not_heard_beside_the_api() -> None:
     """While the API gives counters, percentages add nothing; once it is silent for a minute they are all we have."""
     told = tell(Guest(32 * GIB))
