@@ -294,7 +294,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "local force-delete",
         "who was found gone before the host was found down has left something there",
         RESIDUE,
-        "    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now + within_s))))\n",
+        "    d.put(replace(held, departures=(*held.departures, Departure(server_id, kind, d.now + within_s))))\n",
         "",
         f"{FOUND}::test_who_was_found_gone_before_the_host_was_found_down_left_residue",
     ),
@@ -306,7 +306,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(SERVERS, "if old is not None and unseen and not any(", "if old is not None and False and not any("),
             Change(
                 RESIDUE,
-                "    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now + within_s))))\n",
+                "    d.put(replace(held, departures=(*held.departures, "
+                "Departure(server_id, kind, d.now + within_s))))\n",
                 "",
             ),
         ),

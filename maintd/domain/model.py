@@ -103,6 +103,19 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Departure:
+    """A server that was found gone, with nobody saying how: when, and what kind of residue that would be.
+
+    `lived`: its host has been seen up since, which says something only if that is not the stale word of a dead compute.
+    """
+
+    server_id: str
+    kind: str
+    at: float
+    lived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A host: the name Nova's compute service runs under, *and* that service's uuid.
 
@@ -115,8 +128,8 @@ class Host:
     said); they differ while a change has still to last until `say_up_at`. `heard_on` is the bus on which the compute
     was last heard: the one that speaks for this host.
 
-    `departures` are servers that were found gone with nobody saying how, as (server, kind of residue, found at): they
-    left something behind if the host turns out to have been down by then.
+    `departures` are servers that were found gone with nobody saying how: they left something behind if the host turns
+    out to have been down by then.
     """
 
     name: str
@@ -144,7 +157,7 @@ class Host:
     said_up_at: float | None = None
     say_up_at: float | None = None
     heard_on: str | None = None
-    departures: tuple[tuple[str, str, float], ...] = ()
+    departures: tuple[Departure, ...] = ()
 
     @property
     def closed(self) -> bool:

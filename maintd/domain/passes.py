@@ -11,6 +11,7 @@ from maintd.domain.copying import replace
 from maintd.domain.draft import CLOCK_MARGIN_S, MOVING_PHASES, Draft
 from maintd.domain.model import (
     Blocker,
+    Departure,
     Finding,
     Host,
     Phase,
@@ -86,8 +87,9 @@ def fold_pass_read(d: Draft, o: PassRead) -> None:
         undecided=lambda server_id: _is_undecided(d, server_id),
     )
     over = replace(over, leftovers=tuple(sorted(leftovers.items())))
-    if host.departures:
-        finding = replace(finding, blockers=(*finding.blockers, _unexplained(host)))
+    unexplained = [gone for gone in host.departures if not gone.lived]
+    if unexplained:
+        finding = replace(finding, blockers=(*finding.blockers, _unexplained(unexplained[0])))
     if finding.blockers:
         held = host.finding
         there = emptiness.occupying(finding.blockers)
@@ -142,13 +144,12 @@ def _is_undecided(d: Draft, server_id: str) -> bool:
     return open_ is not None and open_.destination is None
 
 
-def _unexplained(host: Host) -> Blocker:
+def _unexplained(gone: Departure) -> Blocker:
     """Somebody was found gone of whom nobody said how: until its compute is known to have lived, nothing is proven."""
-    server_id, _, at = host.departures[0]
     detail = (
         "a server was found gone and nobody said how; whether nova-compute lived by then shows at its next heartbeat"
     )
-    return Blocker("verifying", server_id, since=at, detail=detail)
+    return Blocker("verifying", gone.server_id, since=gone.at, detail=detail)
 
 
 def _settling(d: Draft, finding: Finding) -> Blocker:

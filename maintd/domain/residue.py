@@ -14,6 +14,7 @@ from maintd.domain.migrations import (
     STEPS,
 )
 from maintd.domain.model import (
+    Departure,
     Host,
     Kind,
     Residue,
@@ -177,14 +178,14 @@ def left_unexplained(d: Draft, host: str | None, server_id: str, kind: str, *, w
         return
     if held.up is None and not d.policy.has_cloud:
         return  # without an API nobody will ever say that it was down; a recording's answers may be there all the same
-    d.put(replace(held, departures=(*held.departures, (server_id, kind, d.now + within_s))))
+    d.put(replace(held, departures=(*held.departures, Departure(server_id, kind, d.now + within_s))))
 
 
 def vouch(d: Draft, host: str, server_id: str) -> None:
     """nova-compute itself says that it has deleted or offloaded a server: nothing is left, whatever was thought."""
     held = d.host(host)
     if held is not None and held.departures:
-        kept = tuple(gone for gone in held.departures if gone[0] != server_id)
+        kept = tuple(gone for gone in held.departures if gone.server_id != server_id)
         if kept != held.departures:
             d.put(replace(held, departures=kept))
     v = d.verification(host)
@@ -195,18 +196,30 @@ def vouch(d: Draft, host: str, server_id: str) -> None:
         clear_residue(d, left, "nova-compute has deleted it after all")
 
 
-def judge_departures(d: Draft, host: str, *, down: bool, asked_at: float) -> None:
-    """The host was seen: up, then whoever had left by then left nothing; down, then they may have left something."""
+def judge_departures(d: Draft, host: str, *, down_since: float | None, up: bool, asked_at: float) -> None:
+    """The host was seen: up, then whoever had left by then left nothing; down, then they may have left something.
+
+    A compute counts as up for a while after its death, so that its word is remembered until that while is over: if it
+    turns out to have died before they left, they did leave something.
+    """
     held = d.host(host)
     if held is None or not held.departures:
         return
-    kept = () if down else tuple(gone for gone in held.departures if gone[2] >= asked_at)
+    if up:
+        kept = tuple(
+            replace(gone, lived=True) if gone.at < asked_at and not gone.lived else gone
+            for gone in held.departures
+            if asked_at < gone.at + UNSEEN_S
+        )
+    else:
+        kept = ()
     if kept == held.departures:
         return
     d.put(replace(held, departures=kept))
-    if down:
-        for server_id, kind, _ in held.departures:
-            leave_residue(d, host, server_id, kind)
+    if not up:
+        for gone in held.departures:
+            if not gone.lived or (down_since is not None and down_since <= gone.at):
+                leave_residue(d, host, gone.server_id, gone.kind)
 
 
 def expect_back(d: Draft, o: MigrationSeen) -> None:

@@ -46,7 +46,8 @@ def fold_service(d: Draft, o: ServiceSeen) -> None:
         return
     if known is not None and (o.up is not None or o.forced_down):
         at = o.asked_at if o.asked_at is not None else o.seen_at
-        judge_departures(d, o.host, down=o.forced_down or o.up is False, asked_at=at)
+        lives = not o.forced_down and o.up is not False
+        judge_departures(d, o.host, down_since=o.down_since, up=lives, asked_at=at)
         known = d.host(o.host) or known
     fresh = known is None
     if known is None:

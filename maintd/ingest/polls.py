@@ -258,6 +258,7 @@ class Polls:
         self._healed_at = NEVER
         self._nodes: tuple[Iterator[Answer], Pages] | None = None  # a list of all nodes that is being read, slowly
         self._read_all_at: float | None = None  # when the last reading of the whole cloud, or what changed in it, began
+        self._read_before: float | None = None  # and the one before it
         self._baselined = False
         self._silent: frozenset[str] = frozenset()  # hosts whose cell did not answer last
         self._listed_at: dict[str, float] = {}
@@ -464,14 +465,16 @@ class Polls:
 
     def _reconcile(self, deadline: _Deadline) -> None:
         asked_at = self._clock.now()
-        since = (self._read_all_at or asked_at) - MARGIN_S
+        # What changed since the last time but one: a cell that did not answer then was left out without a word, and
+        # need not have been silent when the services were looked at.
+        since = (self._read_before or self._read_all_at or asked_at) - MARGIN_S
         if self._door.read(lambda fleet: bool(fleet.closed_hosts())):
             self._admit(self._api.hypervisors(), deadline)
         else:
             self._some_nodes(deadline)
         self._admit(self._api.servers(changes_since=since), deadline)
         self._open_migrations(deadline)
-        self._read_all_at = asked_at
+        self._read_before, self._read_all_at = self._read_all_at, asked_at
         self._listener.reconciled(self._clock.now())
 
     def _some_nodes(self, deadline: _Deadline) -> None:
@@ -676,7 +679,7 @@ class Polls:
         self._open_migrations(deadline)
         if since is None:
             self._baselined = not silent - self._silent  # a cell that came back meanwhile was not read
-        self._read_all_at = asked_at
+        self._read_before, self._read_all_at = self._read_all_at, asked_at
         self._door.admit((BaselineCompleted(self._clock.now(), BECAUSE, asked_at),))
         self._listener.reconciled(self._clock.now())
         self.wake()

@@ -26,6 +26,7 @@ from maintd.domain.model import (
     Blocker,
     Bus,
     Curve,
+    Departure,
     Drain,
     Entity,
     Finding,
@@ -321,8 +322,12 @@ def _nodes_of(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
 
 
-def _departures_of(text: str) -> tuple[tuple[str, str, float], ...]:
-    return tuple((server_id, kind, at) for server_id, kind, at in json.loads(text))
+def _departures_text(departures: tuple[Departure, ...]) -> str:
+    return _json([[gone.server_id, gone.kind, gone.at, gone.lived] for gone in departures])
+
+
+def _departures_of(text: str) -> tuple[Departure, ...]:
+    return tuple(Departure(*gone) for gone in json.loads(text))  # of an older maintd: the first three
 
 
 def _progress_text(progress: Progress) -> str:
@@ -393,7 +398,7 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
     Host: Shelf(
         Host,
         tables.hosts,
-        store={"nodes": _json, "finding": finding_text, "departures": _json},
+        store={"nodes": _json, "finding": finding_text, "departures": _departures_text},
         restore={
             **_flags(Host),
             **_few("name"),

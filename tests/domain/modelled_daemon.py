@@ -127,7 +127,7 @@ class Interleaving:
         self.suspects: dict[str, tuple[int, float]] = {}
         self.silent: frozenset[str] = frozenset()
         self.baselined = False
-        self.read_all_at = T0
+        self.read_all_at = self.read_before = T0
         self.verified_at: dict[str, float] = {}
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -456,10 +456,10 @@ class Interleaving:
         self.admit(
             [NodesSeen(self.now, BECAUSE_API, h.name, (h.provider,)) for h in frame.hosts.values() if not h.silent]
         )
-        since = self.read_all_at - MARGIN_S
+        since = self.read_before - MARGIN_S
         yield from self._servers_of(lambda frame: api.servers_changed(frame, since))
         yield from self._open_moves()
-        self.read_all_at = asked_at
+        self.read_before, self.read_all_at = self.read_all_at, asked_at
 
     def _servers_of(self, rows_of: Callable[[Frame], list[ServerRow]], whole: list[ServersListed] | None = None) -> Job:
         ids: set[str] = set()
@@ -492,7 +492,7 @@ class Interleaving:
         yield from self._open_moves()
         if since is None:
             self.baselined = not silent - self.silent
-        self.read_all_at = asked_at
+        self.read_before, self.read_all_at = self.read_all_at, asked_at
         self.admit((BaselineCompleted(self.now, BECAUSE_API, asked_at),))
 
     # -- the ends of moves --------------------------------------------------------------------------------------------

@@ -671,3 +671,32 @@ def test_a_delete_while_the_host_was_forced_down_is_told_after_that_was_lifted()
     story.see(there(story, vm_state="deleted", deleted=True, updated_at=gone_at))
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_host_that_was_still_called_up_and_had_died_before_somebody_was_found_gone_keeps_what_that_left() -> None:
+    """Nova calls it down at last, and says that its last heartbeat was before the server was found gone."""
+    story = Story().closed()
+    story.see(there(story))
+    died_at = story.now + 10
+    story.now += 15
+    story.see(there(story, host=None, vm_state=None, deleted=True, updated_at=None))
+    story.now += 5
+    story.see(story.service())
+    assert residue(story) == []
+    story.now += 30
+    story.see(story.service(up=False, down_since=died_at))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_host_that_died_after_somebody_was_found_gone_keeps_nothing_of_that() -> None:
+    story = Story().closed()
+    story.see(there(story))
+    story.now += 15
+    story.see(there(story, host=None, vm_state=None, deleted=True, updated_at=None))
+    story.now += 5
+    story.see(story.service())
+    story.now += 30
+    story.see(story.service(up=False, down_since=story.now - 10))
+
+    assert residue(story) == []

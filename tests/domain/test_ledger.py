@@ -162,7 +162,7 @@ def test_what_goes_from_an_open_host_prepares_no_proof() -> None:
     story.see(update(story, vm_state="deleted", deleted=True))
     held = story.fleet.host(H)
 
-    assert held is not None and [SERVER] == [server_id for server_id, _, _ in held.departures]
+    assert held is not None and [SERVER] == [gone.server_id for gone in held.departures]
     assert story.fleet.verification(H) is None
 
 

@@ -355,7 +355,7 @@ def suspected(story: Story) -> list[str]:
     """Servers of which it is not known yet whether their compute ran when they went."""
     host = story.fleet.host(H)
     assert host is not None
-    return [server_id for server_id, _, _ in host.departures]
+    return [gone.server_id for gone in host.departures if not gone.lived]
 
 
 GOES_UNEXPLAINED = pytest.mark.parametrize("goes", [_updated_as_deleted, _not_found, _not_listed])
@@ -437,7 +437,7 @@ def test_what_a_recording_can_say_is_waited_for() -> None:
     story.see(ServerSeen(story.now, BUS, "s1", host=H, vm_state="active", trusted=True, emitted_at=story.now))
     story.see(_updated_as_deleted(story))
 
-    assert ["s1"] == [server_id for server_id, *_ in story.fleet.host(H).departures]  # type: ignore[union-attr]
+    assert ["s1"] == [gone.server_id for gone in story.fleet.host(H).departures]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

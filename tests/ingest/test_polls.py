@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -33,10 +34,10 @@ from maintd.errors import LeaseLost, StoreUnavailable
 from maintd.ingest import polls as polls_module
 from maintd.ingest.admit import Admission
 from maintd.ingest.budget import Budget
-from maintd.ingest.polls import Limits, Polls, _is_unsure, _moving, _suspected
+from maintd.ingest.polls import MARGIN_S, Limits, Polls, _is_unsure, _moving, _suspected
 from maintd.nova.answers import Answer
 from maintd.nova.api import OPEN_STATUSES, NovaApi
-from maintd.nova.notifications.envelope import read_message
+from maintd.nova.notifications.envelope import read_message, read_time
 from maintd.simulator.model import Cloud, Timing
 from maintd.simulator.rest import RestServer
 
@@ -555,6 +556,21 @@ def test_many_ends_share_one_question(make: Make) -> None:
     lists = [a for a in world.asked[before:] if a.startswith("/os-migrations")]
     assert len(lists) == 1 and "changes-since" in lists[0]
     assert len(world.said("migration.completed")) == 6
+
+
+def test_what_a_silent_cell_left_out_of_one_reconcile_is_in_the_next(make: Make) -> None:
+    """Each asks for what changed since the last but one: a cell that did not answer leaves its servers out unsaid."""
+    world = make(hosts=2, servers=2)
+    world.run(1.0)
+    begun: list[float] = []
+    for _ in range(3):
+        world.clock.advance(600.0)
+        begun.append(world.clock.now())
+        world.polls.reconcile()
+    asked = [a for a in world.asked if "changes-since" in a and a.startswith("/servers/detail")]
+    since = parse_qs(urlsplit(asked[-1]).query)["changes-since"][0]
+
+    assert read_time(since.removesuffix("Z").removesuffix("+00:00")) == pytest.approx(begun[0] - MARGIN_S, abs=1.0)
 
 
 def test_an_end_nobody_told_is_found_by_reconcile(make: Make) -> None:

@@ -16,6 +16,7 @@ from maintd.domain.model import (
     Blocker,
     Bus,
     Curve,
+    Departure,
     Drain,
     Entity,
     Finding,
@@ -72,7 +73,7 @@ FULL: tuple[Entity, ...] = (
         12.5,
         13.5,
         "cell1",
-        (("s-9", "evacuated", 14.5),),
+        (Departure("s-9", "evacuated", 14.5, True),),
     ),
     Server(
         "s-1",
