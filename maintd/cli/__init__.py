@@ -26,6 +26,7 @@ examples:
   maintd why cmp-17                         what is still in the way, and what to do about it
   maintd wait cmp-17 --timeout 3600 --fail-on-stall && ipmitool ...
   maintd stalls report                      how right were the verdicts, on this cloud
+  maintd listen --secret-file whsec.txt     what does a webhook get
   maintd doctor                             is everything set up as it must be
   maintd prove cmp-17 --cloud prod          ask Nova afresh, without a daemon
   maintd replay story.jsonl                 the events a recording would have published

@@ -1,0 +1,80 @@
+"""docs/receivers.md says what the code does: its numbers, its table of answers, its links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from maintd.cli.common import Parser
+from maintd.config import DatabaseConfig
+from maintd.delivery.dispatcher import Limits
+from maintd.delivery.outcome import Outcome, OutcomeKind, kind_of_status
+from maintd.delivery.retry import GIVE_UP_AFTER_S, RETRY_AFTER_CAP_S, SCHEDULE_S, RetryAt, next_attempt
+from maintd.delivery.sinks.webhook import ANSWER_BYTES, CONNECT_S, CONTENT_TYPE, DETAIL_CHARS, KEEPALIVE_S, TOTAL_S
+
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "receivers.md"
+
+
+def words() -> str:
+    """The page with its lines joined."""
+    return " ".join(PAGE.read_text().split())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"`{CONTENT_TYPE}`",
+        f"may take {TOTAL_S:.0f} s, connecting {CONNECT_S:.0f} s of them",
+        f"used again within {KEEPALIVE_S:.0f} s; at most {Limits().per_endpoint} requests",
+        f"Up to {ANSWER_BYTES // 1024} KB of an answer are read, the first {DETAIL_CHARS} characters",
+        f"never longer than about {sum(SCHEDULE_S) / 3600:.0f} hours",
+        f"`events_age_s` ({DatabaseConfig().events_age_s / 86400:.0f} days)".replace("`events", "`[database] events"),
+        f"deliveries_age_s` ({DatabaseConfig().deliveries_age_s / 86400:.0f} days)",
+    ],
+)
+def test_its_numbers_are_the_codes(said: str) -> None:
+    """Every time and size on the page is the constant's."""
+    assert said in words()
+
+
+def test_its_schedule_is_the_codes() -> None:
+    """Nine attempts at the times listed, given up after a day, an hour's patience at most."""
+    found = re.search(r"At most nine attempts, each after a random part of: at once, (.*?)\. So half", words())
+    assert found is not None
+    unit_s = {"s": 1.0, "min": 60.0, "h": 3600.0}
+    said = [float(n) * unit_s[unit] for n, unit in (text.split() for text in found[1].split(", "))]
+    assert list(SCHEDULE_S) == [0.0, *said]
+    assert (9, 86400.0, 3600.0) == (len(SCHEDULE_S), GIVE_UP_AFTER_S, RETRY_AFTER_CAP_S)
+
+
+@pytest.mark.parametrize("status", [*range(200, 208), *range(300, 309), *range(400, 430), *range(500, 512)])
+def test_its_answers_are_the_codes(status: int) -> None:
+    """What the table says of a status is what becomes of it: delivered, given up, throttled, or tried again."""
+    kind = kind_of_status(status)
+    again = kind is not OutcomeKind.DELIVERED and isinstance(next_attempt(1, Outcome(kind, status), 0, 0, 0.5), RetryAt)
+
+    assert (kind is OutcomeKind.DELIVERED) == (200 <= status < 300)
+    assert again == (status >= 300 and status not in (410, 415))
+    assert (kind is OutcomeKind.THROTTLED) == (status in (429, 502, 503, 504))
+    assert Outcome(kind, status).disables == (status == 410)
+
+
+def test_its_links_lead_somewhere() -> None:
+    """Every file it links to is there."""
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGE.read_text()) if "://" not in link]
+    assert links
+    assert [] == [link for link in links if not (PAGE.parent / link).exists()]
+
+
+def test_its_commands_are_commands() -> None:
+    """Every `maintd listen` on the page is accepted by the parser."""
+    from maintd.cli import parser
+
+    root = parser()
+    assert isinstance(root, Parser)
+    lines = re.findall(r"^\$ maintd (listen [^#\n]*)", PAGE.read_text(), re.MULTILINE)
+    assert 3 == len(lines)
+    for line in lines:
+        assert "listen" == root.parse_args(line.split()).command
