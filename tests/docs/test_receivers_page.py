@@ -27,7 +27,7 @@ def words() -> str:
     [
         f"`{CONTENT_TYPE}`",
         f"may take {TOTAL_S:.0f} s, connecting {CONNECT_S:.0f} s of them",
-        f"used again within {KEEPALIVE_S:.0f} s; at most {Limits().per_endpoint} requests",
+        f"used again within {KEEPALIVE_S:.0f} s; at most {Limits().per_endpoint} requests of one maintd",
         f"Up to {ANSWER_BYTES // 1024} KB of an answer are read, the first {DETAIL_CHARS} characters",
         f"never longer than about {sum(SCHEDULE_S) / 3600:.0f} hours",
         f"`events_age_s` ({DatabaseConfig().events_age_s / 86400:.0f} days)".replace("`events", "`[database] events"),
