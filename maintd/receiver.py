@@ -155,7 +155,7 @@ class Receiver:
             self._server = _server(address, self)
         except (OSError, OverflowError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            raise OperatorError(f"maintd cannot listen on {_shown(address)}: {why}.") from None
+            raise OperatorError(f"Cannot listen on {_shown(address)}: {why}.") from None
 
     @property
     def url(self) -> str:

@@ -79,8 +79,8 @@ def do_listen(args: argparse.Namespace) -> int:
         raise receiver.broken
     book = receiver.book
     complain(
-        f"maintd: {book.accepted} events, {book.again} came again, {book.late} late, {book.missing} numbers between "
-        "did not come (other types, still on their way, or lost)."
+        f"maintd: events accepted {book.accepted}, came again {book.again}, late {book.late}; {book.missing} numbers "
+        "between did not come (other types, still on their way, or lost)."
     )
     if receiver.broken is not None:
         raise receiver.broken

@@ -54,7 +54,7 @@ def test_what_comes_again_and_what_is_passed_over_is_said(tmp_path: Path, secret
         assert second.endswith("[gap 3]")
         assert third.endswith("[again]") and fourth.endswith("[again]")
         assert 0 == listen.end(signal.SIGINT)
-        assert "2 events, 2 came again, 0 late, 3 numbers between" in listen.err()
+        assert "accepted 2, came again 2, late 0; 3 numbers between did not come" in listen.err()
 
 
 def test_it_fails_as_often_as_told(tmp_path: Path, secret_file: str) -> None:
@@ -193,8 +193,8 @@ def test_a_bad_secret_file_is_one_sentence(
         (("--listen", "8780"), "HOST:PORT", 2),
         (("--listen", "127.0.0.1:port"), "HOST:PORT", 2),
         (("--listen", "127.0.0.1:99999"), "HOST:PORT", 2),
-        (("--listen", "192.0.2.1:8780"), "cannot listen on 192.0.2.1:8780", 1),
-        (("--listen", "no.such.host.invalid:8780"), "cannot listen on", 1),
+        (("--listen", "192.0.2.1:8780"), "Cannot listen on 192.0.2.1:8780", 1),
+        (("--listen", "no.such.host.invalid:8780"), "Cannot listen on", 1),
         (("--fail", "-1"), "--fail", 2),
         (("--slow", "-1"), "--slow", 2),
         (("--slow", "nan"), "--slow", 2),
@@ -216,7 +216,7 @@ def test_a_port_that_is_taken_is_one_sentence(capsys: pytest.CaptureFixture[str]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert 1 == main(["listen", "--listen", f"127.0.0.1:{port}"])
-    assert f"maintd: maintd cannot listen on 127.0.0.1:{port}: Address already in use.\n" == capsys.readouterr().err
+    assert f"maintd: Cannot listen on 127.0.0.1:{port}: Address already in use.\n" == capsys.readouterr().err
 
 
 def test_late_is_told_from_new_by_source_and_subject() -> None:
