@@ -21,6 +21,9 @@ from maintd.domain.model import STALL_AFTER_S, Curve, Host, Kind, Migration, Pha
 
 ORDER = {reason: place for place, reason in enumerate(STALL_AFTER_S)}
 
+OF_COPYING = frozenset({"frozen", "not_converging", "late"})
+"""What is said of the copying of a live migration."""
+
 
 def look(d: Draft, m: Migration, *, progress: Progress | None = None, percent: int | None = None) -> None:
     """Somebody looked at a live migration that runs."""
@@ -91,15 +94,19 @@ def judge_migration(d: Draft, key: str) -> None:
     if not m.open:
         _over(d, m, standing)
         return
+    if m.verdict is not None:
+        return  # it is over as far as is known: nothing passes, and nothing begins, unless it goes on after all
     if m.stalled is not None and m.stalled not in standing:
         standing[m.stalled] = _said_before(d, m, m.stalled)
     found, look_at = judge_all(_case(d, m, standing))
-    for judgement in found:
-        if judgement.reason not in standing and not _outweighed(judgement, standing, d.policy):
-            standing[judgement.reason] = _begin(d, m, judgement)
     holds = {judgement.reason for judgement in found}
+    if m.phase is Phase.ROLLING_BACK:
+        holds |= OF_COPYING  # given up is not made good
     for gone in [reason for reason in standing if reason not in holds]:
         _end(d, replace(standing.pop(gone), resumed_at=d.now))
+    for judgement in found:  # after what has passed, which outweighs nothing any more
+        if judgement.reason not in standing and not _outweighed(judgement, standing, d.policy):
+            standing[judgement.reason] = _begin(d, m, judgement)
     said = [stall for stall in standing.values() if stall.published]
     gravest = min(said, key=lambda stall: ORDER[stall.reason], default=None)
     if look_at is not None and m.stall_at is not None and d.now < m.stall_at <= look_at:

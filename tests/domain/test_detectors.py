@@ -24,7 +24,15 @@ from maintd.domain.model import (
     Server,
     Stall,
 )
-from maintd.domain.observations import MigrationSeen, MovesListed, ProgressSeen, ServiceSeen, TimerDue
+from maintd.domain.observations import (
+    MigrationSeen,
+    MovesListed,
+    ProgressSeen,
+    ServerSeen,
+    ServiceSeen,
+    Step,
+    TimerDue,
+)
 from maintd.domain.reducer import reduce
 
 API = Because("api")
@@ -309,3 +317,55 @@ def test_a_list_that_shows_the_move_is_no_evidence_against_it() -> None:
     held = world.fleet.migration("k1")
 
     assert held is not None and held.unlisted_at is None
+
+
+BUS = Because("notification")
+LIVING = Host("a", up=True, said_up=True, service_uuid="x", seen_at=900.0)
+MOVING = Server("s1", host="a", vm_state="active", task_state="migrating", updated_at=1000.0)
+WITH_CLOUD = replace(POLICY, has_cloud=True)
+
+
+def told(at: float, **over: object) -> ServerSeen:
+    """What the source's compute says of the server."""
+    values: dict[str, object] = {"host": "a", "vm_state": "active", "task_state": "migrating", "trusted": True, **over}
+    return ServerSeen(at, BUS, "s1", updated_at=at, emitted_at=at, **values)  # type: ignore[arg-type]
+
+
+def heartbeat(at: float, up: bool, since: float = 1990.0) -> ServiceSeen:
+    return ServiceSeen(at, API, "a", "x", up=up, down_since=None if up else since, emitted_at=at, asked_at=at)
+
+
+def frozen_world() -> World:
+    world = World(WITH_CLOUD, head(), MOVING)
+    world.look(1005.0, 50, 10)
+    assert [one for at in range(1010, 1100, 5) for one in world.look(float(at), 50, 10)] == [(STALLED, "frozen")]
+    return world
+
+
+def test_nothing_resumes_between_the_bus_word_of_an_end_and_the_end() -> None:
+    """The server's task is gone, and the API's word is waited for: what was stalled has not got better by that."""
+    world = frozen_world()
+
+    assert world.see(told(1100.0, task_state=None)) == []
+    assert world.tick(1200.0) == [("migration.failed", None)]
+    kept = [value for value in world.saved if isinstance(value, Stall)]
+    assert [(stall.resumed_at, stall.outcome) for stall in kept] == [(None, "failed")]
+
+
+def test_what_is_rolled_back_has_not_resumed() -> None:
+    """A frozen migration that is given up fails; no resumed comes before that."""
+    world = frozen_world()
+
+    assert world.see(told(1100.0, reporter="a", step=Step.LIVE_ROLLBACK_START)) == []
+    assert world.see(told(1101.0, reporter="a", step=Step.LIVE_ROLLBACK_END, task_state=None)) == []
+    assert world.tick(1200.0) == [("migration.failed", None)]
+
+
+def test_what_a_graver_reason_hid_is_said_when_that_passes() -> None:
+    """A preparation hangs while its host is down; the host comes back, and the step still does not end."""
+    world = World(POLICY, head(phase=Phase.PREPARING, status="preparing"), LIVING)
+    world.see(heartbeat(2000.0, False))
+    said = [one for at in range(2000, 3500, 10) for one in world.tick(float(at)) if one[0] == STALLED]
+    assert said == [(STALLED, "host_down")]
+
+    assert world.see(heartbeat(3500.0, True)) == [(RESUMED, "host_down"), (STALLED, "slow_step")]
