@@ -11,6 +11,7 @@ Which detectors there are is in `detectors/`; what is said of a change is in `di
 from __future__ import annotations
 
 from maintd.domain import curve as curves
+from maintd.domain.buses import unheard
 from maintd.domain.copying import replace
 from maintd.domain.detectors import judge_all
 from maintd.domain.detectors.case import Case, Judgement
@@ -129,6 +130,7 @@ def _case(d: Draft, m: Migration, standing: dict[str, Stall]) -> Case:
         head = next((o.key for o in at_work if o.stalled is not None), None)
         older = [o for o in others if o.phase is Phase.QUEUED and (o.begun_at, o.key) < (m.begun_at, m.key)]
         ahead = min(older, key=lambda o: (o.begun_at, o.key)).key if older else None
+    buses = list(d.buses())
     return Case(
         migration=m,
         policy=d.policy,
@@ -141,6 +143,8 @@ def _case(d: Draft, m: Migration, standing: dict[str, Stall]) -> Case:
         ahead=ahead,
         head=head,
         standing=standing,
+        heard=not unheard(d.host(m.source) or Host(m.source or ""), buses),
+        heard_from=max([bus.reconnected_at or 0.0 for bus in buses], default=0.0),
     )
 
 

@@ -13,6 +13,7 @@ from maintd.domain.fleet import Fleet
 from maintd.domain.model import (
     STALL_AFTER_S,
     Because,
+    Bus,
     Curve,
     Host,
     Kind,
@@ -25,6 +26,7 @@ from maintd.domain.model import (
     Stall,
 )
 from maintd.domain.observations import (
+    BusSeen,
     MigrationSeen,
     MovesListed,
     ProgressSeen,
@@ -369,3 +371,29 @@ def test_what_a_graver_reason_hid_is_said_when_that_passes() -> None:
     assert said == [(STALLED, "host_down")]
 
     assert world.see(heartbeat(3500.0, True)) == [(RESUMED, "host_down"), (STALLED, "slow_step")]
+
+
+def percents(world: World, *moments: float) -> None:
+    for n, at in enumerate(moments):
+        world.see(told(at, percent=10 + n))
+
+
+def test_our_own_deafness_is_no_silence_of_a_migration() -> None:
+    """Percentages stop because our connection is cut: nothing is said until the bus has been heard for a while."""
+    world = World(POLICY, head(), MOVING, Bus("b1", connected=True))
+    percents(world, 1010.0, 1015.0, 1020.0, 1025.0)
+    world.see(BusSeen(1030.0, Because("bus"), "b1", "lost"))
+    assert [one for at in range(1030, 2000, 5) for one in world.tick(float(at)) if one[0] == STALLED] == []
+    world.see(BusSeen(2000.0, Because("bus"), "b1", "connected"))
+    said = [(at, one) for at in range(2000, 2200, 5) for one in world.tick(float(at)) if one[0] == STALLED]
+
+    assert [one for _, one in said] == [(STALLED, "frozen")] and 2060 <= said[0][0] <= 2120
+
+
+def test_a_timer_for_silence_is_never_due_twice_at_one_moment() -> None:
+    """Whatever the figures, the moment at which a look is due is one at which it finds what it looks for."""
+    policy = replace(POLICY, stall_after_s={**STALL_AFTER_S, "frozen": 45.3})
+    for n in range(100):
+        at = 1764200000.0 + n / 97
+        (said, *_), look_at = judge_all(Case(RUNNING, policy, at + 45.3, curve=percent_curve(at)))
+        assert said.reason == "frozen" and look_at is None
