@@ -36,6 +36,7 @@ from maintd.domain.observations import (
     TimerDue,
 )
 from maintd.domain.reducer import reduce
+from tests.domain.precopy import Guest, tell
 
 API = Because("api")
 POLICY = Policy()
@@ -397,3 +398,34 @@ def test_a_timer_for_silence_is_never_due_twice_at_one_moment() -> None:
         at = 1764200000.0 + n / 97
         (said, *_), look_at = judge_all(Case(RUNNING, policy, at + 45.3, curve=percent_curve(at)))
         assert said.reason == "frozen" and look_at is None
+
+
+@pytest.mark.parametrize("gap", [(600.0, 900.0), (0.0, 300.0), (300.0, 2000.0)])
+def test_a_verdict_outlives_the_signal_that_it_was_reached_by(gap: tuple[float, float]) -> None:
+    """The API stops answering and only percentages come, or the other way round: still it does not converge, and is
+    late, and neither is taken back or said twice."""
+    world = World(WITH_CLOUD, head(moved_at=0.0, begun_at=0.0), replace(MOVING, updated_at=0.0))
+    said: list[tuple[str, str | None]] = []
+    for look in tell(Guest(8 * GIB, 0.5 * GIB, 1.0 * GIB, 4 * GIB, noise=0.05)).looks:
+        if gap[0] < look.at < gap[1]:
+            said += world.see(told(look.at, percent=look.percent))
+        else:
+            said += world.see(
+                ProgressSeen(look.at, API, "s1", 1, "u1", "running", progress=look.progress, source="a",
+                             destination="b", created_at=0.0, updated_at=look.at)
+            )  # fmt: skip
+        said += world.tick(look.at)
+
+    assert said == [(STALLED, "not_converging")]
+
+
+def test_what_is_late_stays_so_when_the_api_stops_answering() -> None:
+    """By counters it was late; that they are not told any more makes it no quicker."""
+    world = World(WITH_CLOUD, head(), replace(MOVING, updated_at=1000.0))
+    said = [one for n in range(900) for one in world.look(1005.0 + 5 * n, 95 - n // 10, n // 10)]
+    assert said == [(STALLED, "late")]
+    for n in range(60):
+        said += world.see(told(6000.0 + 5 * n, percent=40 + n // 10)) + world.tick(6000.0 + 5 * n)
+    said += world.look(6300.0, 4, 92)
+
+    assert said == [(STALLED, "late")]
