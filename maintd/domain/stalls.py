@@ -18,7 +18,7 @@ from maintd.domain.detectors.case import Case, Judgement
 from maintd.domain.detectors.not_converging import watched
 from maintd.domain.draft import Draft
 from maintd.domain.migrations import RANK
-from maintd.domain.model import STALL_AFTER_S, Curve, Host, Kind, Migration, Phase, Policy, Progress, Stall
+from maintd.domain.model import STALL_AFTER_S, Curve, Host, Kind, Migration, Phase, Policy, Progress, Server, Stall
 
 ORDER = {reason: place for place, reason in enumerate(STALL_AFTER_S)}
 
@@ -40,13 +40,18 @@ def look(d: Draft, m: Migration, *, progress: Progress | None = None, percent: i
 
 def to_judge(d: Draft) -> list[str]:
     """The keys of the migrations whose verdict what has changed may change: they themselves, what runs from or to a
-    host that went down or came back, and the oldest that waits where something of its queue has moved."""
+    host that went down or came back, the oldest that waits where something of its queue has moved, and where no row is
+    shown of a move, that of a server whose task is another now."""
     keys: dict[str, None] = {}
     for (_, key), value in list(d.changed.items()):
         if isinstance(value, Migration):
             keys[key] = None
             if value.kind is Kind.LIVE and value.source and value.moved_at == d.now and RANK[value.phase] > WAITING:
                 _next_in_queue(d, value, keys)
+        elif isinstance(value, Server):
+            known = d.fleet.server(key)
+            if known is not None and known.task_state != value.task_state:
+                keys |= dict.fromkeys(m.key for m in d.migrations_of(key) if m.open and m.unlisted_at is not None)
         elif isinstance(value, Host):
             held = d.fleet.host(key)
             if held is not None and held.down != value.down:

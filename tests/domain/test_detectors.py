@@ -429,3 +429,38 @@ def test_what_is_late_stays_so_when_the_api_stops_answering() -> None:
     said += world.look(6300.0, 4, 92)
 
     assert said == [(STALLED, "late")]
+
+
+def test_a_source_that_dies_rings_once_for_its_whole_queue() -> None:
+    """One at work and ten behind it: the dead host is told of the first, and of the next when that one has ended."""
+    world = World(POLICY, head(), *(waiting(f"k{n}", begun_at=1000.0 + n) for n in range(2, 12)), LIVING)
+    world.see(heartbeat(1030.0, False, since=1020.0))
+    said = [one for at in range(1030, 4000, 10) for one in world.tick(float(at)) if one[0] == STALLED]
+    assert said == [(STALLED, "host_down")]
+    assert [m.key for m in world.fleet.open_migrations() if m.stalled] == ["k1"]
+
+    world.see(MigrationSeen(4000.0, API, "s1", 1, "u1", Kind.LIVE, "error", "a", "b", updated_at=4000.0))
+    assert [one for at in range(4000, 6000, 10) for one in world.tick(float(at)) if one[0] == STALLED] == []
+    assert [(m.key, m.stalled) for m in world.fleet.open_migrations() if m.stalled] == [("k2", "host_down")]
+
+
+@pytest.mark.parametrize("up", [None, True])
+def test_a_host_that_has_just_been_forced_down_is_given_its_minute(up: bool | None) -> None:
+    """It was closed long ago, and its heartbeat goes on; the move stands still since it last moved, and no longer."""
+    closed = replace(LIVING, disabled=True, closed_at=500.0)
+    world = World(POLICY, head(moved_at=4990.0), closed)
+    forced = ServiceSeen(5000.0, BUS, "a", "x", up=up, forced_down=True, disabled=True, emitted_at=5000.0)
+
+    assert STALLED not in {kind for kind, _ in world.see(forced)}
+    assert world.tick(5049.0) == [] and world.tick(5050.0) == [(STALLED, "host_down")]
+    assert [stall.since for stall in world.fleet.stalls_of("k1")] == [4990.0]
+
+
+def test_an_orphaned_task_that_is_reset_has_passed() -> None:
+    """Whoever follows the advice sees the verdict go, though of the cold migration itself nothing is heard."""
+    m = head(kind=Kind.COLD, phase=Phase.PREPARING, migration_uuid=None, migration_id=None, status=None)
+    world = World(POLICY, m, replace(MOVING, task_state="resize_prep"))
+    world.see(MovesListed(1050.0, API, 1050.0, "s1", frozenset({"u0"})))
+    assert world.tick(1170.0) == [(STALLED, "orphan_task")]
+
+    assert world.see(told(1300.0, task_state=None)) == [(RESUMED, "orphan_task")]
