@@ -79,18 +79,26 @@ ZERO_AHEAD = 0.55
 DISK_THEN_MEMORY = (0.42, 0.75, 1.5)
 """While disks are copied: what memory will take, in units of its size at their speed; low, middle, high."""
 
+STANDS_STILL_S = 30.0
+"""Six writes of Nova's that were all alike: what does not move has no end that could be estimated."""
+
 MAX_PASSES = 80
 
 
 def of_migration(curve: Curve | None, policy: Policy, now: float) -> Estimate | None:
-    """How long the copying may still take; None where nobody can know: nothing was seen yet, or it never ends so."""
+    """How long the copying may still take; None where nobody can know: nothing was seen yet, or for too long, nothing
+    moves, or it never ends so."""
     if curve is None or curve.unit != "bytes" or not curve.points or curve.flat_since is not None:
         return None
     last = curve.points[-1]
+    if curve.looks > 1 and last.at - curve.changed_at >= STANDS_STILL_S:
+        return None
     found = _copying(curve, policy.nova) if curve.copying_from is not None else _before_memory(curve)
     if found is None:
         return None
     since_s = now - last.at
+    if since_s > found[2]:
+        return None  # it should have ended since, and nobody has looked
     low, middle, high = (max(0.0, round(one - since_s, 3)) for one in found)
     return Estimate(middle, low, high)
 
