@@ -242,6 +242,9 @@ class DrainEstimate:
 FINISHING_S = 3.0
 """What is left of a move whose guest runs on the destination already."""
 
+OVERDUE = 2.0
+"""A move that takes longer than the usual by so many times that is not like those from which the usual was learnt."""
+
 PACED_BY = 3
 """So many moves have to have ended before the pace of the queue is taken from them."""
 
@@ -280,7 +283,9 @@ def of_drain(
     for m in at_work:
         rest = _rest(m, curve(m.key), per_unit_s * _size(m, usual_mb), len(done), policy, now)
         if rest is None:
-            return DrainEstimate(None, "how long a move takes here has not been seen yet", not_asked)
+            unlike = "one of its moves takes much longer than those that have ended"
+            unseen = "how long a move takes here has not been seen yet"
+            return DrainEstimate(None, unlike if done else unseen, not_asked)
         rests.append(rest)
     if not waiting:
         return DrainEstimate(_longest(rests), None, not_asked)
@@ -313,6 +318,8 @@ def _rest(m: Migration, curve: Curve | None, usual_s: float, ended: int, policy:
     seen = of_migration(curve, policy, now) if m.kind is Kind.LIVE else None
     left_s = usual_s - _running_s(m, now)
     if seen is None:
+        if -left_s > OVERDUE * usual_s:
+            return None  # whatever holds it up, it is not "nearly done" for ever
         left_s = max(left_s, 0.0)
         return Estimate(left_s, 0.5 * left_s, 2 * left_s + 5.0) if ended else None
     if ended >= PACED_BY and left_s > 0:
