@@ -125,13 +125,14 @@ def judge_migration(d: Draft, key: str) -> None:
 
 
 def _case(d: Draft, m: Migration, standing: dict[str, Stall]) -> Case:
-    queue_moved_at, ahead, head = None, None, None
+    queue_moved_at, ahead, head, at_head = None, None, None, None
     if m.kind is Kind.LIVE and m.phase in (Phase.ASKED, Phase.QUEUED) and m.source:
         others = [
             o for o in d.open_migrations_on(m.source) if o.key != m.key and o.source == m.source and o.kind is Kind.LIVE
         ]
         at_work = [o for o in others if RANK[o.phase] > RANK[Phase.QUEUED]]
         queue_moved_at = max([o.moved_at for o in at_work], default=None)
+        at_head = max(at_work, key=lambda o: (o.moved_at, o.key)).key if at_work else None
         head = next((o.key for o in at_work if o.stalled is not None), None)
         older = [o for o in others if o.phase is Phase.QUEUED and (o.begun_at, o.key) < (m.begun_at, m.key)]
         ahead = min(older, key=lambda o: (o.begun_at, o.key)).key if older else None
@@ -147,6 +148,7 @@ def _case(d: Draft, m: Migration, standing: dict[str, Stall]) -> Case:
         queue_moved_at=queue_moved_at,
         ahead=ahead,
         head=head,
+        at_head=at_head,
         standing=standing,
         heard=not unheard(d.host(m.source) or Host(m.source or ""), buses),
         heard_from=max([bus.reconnected_at or 0.0 for bus in buses], default=0.0),

@@ -464,3 +464,20 @@ def test_an_orphaned_task_that_is_reset_has_passed() -> None:
     assert world.tick(1170.0) == [(STALLED, "orphan_task")]
 
     assert world.see(told(1300.0, task_state=None)) == [(RESUMED, "orphan_task")]
+
+
+def test_a_blocked_queue_names_the_migration_that_it_waits_for() -> None:
+    """The one at work has prepared for five minutes, which is no stall of its own; the oldest that waits says so. When
+    it is at last called stalled itself, nothing has resumed by that; when it moves, all has."""
+    preparing = head(phase=Phase.PREPARING, status="preparing", stall_at=2800.0)
+    world = World(POLICY, preparing, *(waiting(f"k{n}", begun_at=1000.0 + n) for n in range(2, 5)))
+    for n in range(2, 5):
+        world.see(MigrationSeen(1010.0, API, f"s-k{n}", n, f"u-k{n}", Kind.LIVE, "queued", "a", "b", updated_at=1010.0))
+    said = [one for at in range(1010, 1500, 10) for one in world.tick(float(at))]
+
+    assert said == [(STALLED, "queue_blocked")]
+    assert [stall.blocked_by for stall in world.fleet.stalls_of("k2")] == ["k1"]
+
+    said = [one for at in range(1500, 3500, 10) for one in world.tick(float(at))]
+    assert said == [(STALLED, "slow_step")]
+    assert set(world.look(3500.0, 90, 10)) == {(RESUMED, "slow_step"), (RESUMED, "queue_blocked")}
