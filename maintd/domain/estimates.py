@@ -97,8 +97,8 @@ def of_migration(curve: Curve | None, policy: Policy, now: float) -> Estimate | 
     if found is None:
         return None
     since_s = now - last.at
-    if since_s > found[2]:
-        return None  # it should have ended since, and nobody has looked
+    if since_s > found[2] + STANDS_STILL_S:
+        return None  # it should have ended long since, and nobody has looked
     low, middle, high = (max(0.0, round(one - since_s, 3)) for one in found)
     return Estimate(middle, low, high)
 

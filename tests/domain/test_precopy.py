@@ -262,11 +262,11 @@ def test_what_stands_still_has_no_estimate() -> None:
 
 
 def test_an_estimate_that_has_run_out_is_none() -> None:
-    """Nobody has looked since it should have ended at the latest: that is no estimate of nothing."""
+    """Nobody has looked for half a minute since it should have ended at the latest: that is no estimate of nothing."""
     told = tell(Guest(32 * GIB, 0.2 * GIB))
     curve = watch(Told(told.looks[:11]))[-1][0]
     at = told.looks[10].at
     first = estimates.of_migration(curve, POLICY, at)
     assert first is not None and first.high_seconds > 0
 
-    assert estimates.of_migration(curve, POLICY, at + first.high_seconds + 1.0) is None
+    assert estimates.of_migration(curve, POLICY, at + first.high_seconds + 31.0) is None
