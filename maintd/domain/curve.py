@@ -53,7 +53,7 @@ def look(
     """
     if progress is not None and progress.memory_total_bytes:
         if curve is None or curve.unit != "bytes":
-            curve = _begun(migration, at, "bytes", float(progress.memory_total_bytes))
+            curve = _begun(migration, at, "bytes", float(progress.memory_total_bytes), curve)
         point = Point(
             at,
             float(progress.memory_remaining_bytes or 0),
@@ -68,7 +68,7 @@ def look(
         if curve is not None and curve.unit == "bytes":
             if curve.points and at - curve.points[-1].at < STALE_S:
                 return None
-            curve = None
+            curve = _begun(migration, at, "percent", 100.0, curve)
         if curve is None:
             curve = _begun(migration, at, "percent", 100.0)
         return _kept(_with_percent(curve, Point(at, float(100 - percent))), at)
@@ -98,7 +98,8 @@ def link(curve: Curve) -> float | None:
     return sent / took_s if took_s > 0 and sent > 0 else None
 
 
-def _begun(migration: Migration, at: float, unit: str, total: float) -> Curve:
+def _begun(migration: Migration, at: float, unit: str, total: float, before: Curve | None = None) -> Curve:
+    """A new curve; where it takes the place of one in another unit, the migration began with that one."""
     return Curve(
         key=migration.key,
         server_id=migration.server_id,
@@ -106,7 +107,7 @@ def _begun(migration: Migration, at: float, unit: str, total: float) -> Curve:
         destination=migration.destination,
         unit=unit,
         total=total,
-        began_at=at,
+        began_at=at if before is None else before.began_at,
         changed_at=at,
         kept_at=at,
     )

@@ -79,18 +79,26 @@ ZERO_AHEAD = 0.55
 DISK_THEN_MEMORY = (0.42, 0.75, 1.5)
 """While disks are copied: what memory will take, in units of its size at their speed; low, middle, high."""
 
+STANDS_STILL_S = 30.0
+"""Six writes of Nova's that were all alike: what does not move has no end that could be estimated."""
+
 MAX_PASSES = 80
 
 
 def of_migration(curve: Curve | None, policy: Policy, now: float) -> Estimate | None:
-    """How long the copying may still take; None where nobody can know: nothing was seen yet, or it never ends so."""
+    """How long the copying may still take; None where nobody can know: nothing was seen yet, or for too long, nothing
+    moves, or it never ends so."""
     if curve is None or curve.unit != "bytes" or not curve.points or curve.flat_since is not None:
         return None
     last = curve.points[-1]
+    if curve.looks > 1 and last.at - curve.changed_at >= STANDS_STILL_S:
+        return None
     found = _copying(curve, policy.nova) if curve.copying_from is not None else _before_memory(curve)
     if found is None:
         return None
     since_s = now - last.at
+    if since_s > found[2] + STANDS_STILL_S:
+        return None  # it should have ended long since, and nobody has looked
     low, middle, high = (max(0.0, round(one - since_s, 3)) for one in found)
     return Estimate(middle, low, high)
 
@@ -234,6 +242,9 @@ class DrainEstimate:
 FINISHING_S = 3.0
 """What is left of a move whose guest runs on the destination already."""
 
+OVERDUE = 2.0
+"""A move that takes longer than the usual by so many times that is not like those from which the usual was learnt."""
+
 PACED_BY = 3
 """So many moves have to have ended before the pace of the queue is taken from them."""
 
@@ -272,7 +283,9 @@ def of_drain(
     for m in at_work:
         rest = _rest(m, curve(m.key), per_unit_s * _size(m, usual_mb), len(done), policy, now)
         if rest is None:
-            return DrainEstimate(None, "how long a move takes here has not been seen yet", not_asked)
+            unlike = "one of its moves takes much longer than those that have ended"
+            unseen = "how long a move takes here has not been seen yet"
+            return DrainEstimate(None, unlike if done else unseen, not_asked)
         rests.append(rest)
     if not waiting:
         return DrainEstimate(_longest(rests), None, not_asked)
@@ -305,6 +318,8 @@ def _rest(m: Migration, curve: Curve | None, usual_s: float, ended: int, policy:
     seen = of_migration(curve, policy, now) if m.kind is Kind.LIVE else None
     left_s = usual_s - _running_s(m, now)
     if seen is None:
+        if -left_s > OVERDUE * usual_s:
+            return None  # whatever holds it up, it is not "nearly done" for ever
         left_s = max(left_s, 0.0)
         return Estimate(left_s, 0.5 * left_s, 2 * left_s + 5.0) if ended else None
     if ended >= PACED_BY and left_s > 0:

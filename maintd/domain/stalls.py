@@ -11,15 +11,19 @@ Which detectors there are is in `detectors/`; what is said of a change is in `di
 from __future__ import annotations
 
 from maintd.domain import curve as curves
+from maintd.domain.buses import unheard
 from maintd.domain.copying import replace
 from maintd.domain.detectors import judge_all
 from maintd.domain.detectors.case import Case, Judgement
 from maintd.domain.detectors.not_converging import watched
 from maintd.domain.draft import Draft
 from maintd.domain.migrations import RANK
-from maintd.domain.model import STALL_AFTER_S, Curve, Host, Kind, Migration, Phase, Policy, Progress, Stall
+from maintd.domain.model import STALL_AFTER_S, Curve, Host, Kind, Migration, Phase, Policy, Progress, Server, Stall
 
 ORDER = {reason: place for place, reason in enumerate(STALL_AFTER_S)}
+
+OF_COPYING = frozenset({"frozen", "not_converging", "late"})
+"""What is said of the copying of a live migration."""
 
 
 def look(d: Draft, m: Migration, *, progress: Progress | None = None, percent: int | None = None) -> None:
@@ -36,13 +40,18 @@ def look(d: Draft, m: Migration, *, progress: Progress | None = None, percent: i
 
 def to_judge(d: Draft) -> list[str]:
     """The keys of the migrations whose verdict what has changed may change: they themselves, what runs from or to a
-    host that went down or came back, and the oldest that waits where something of its queue has moved."""
+    host that went down or came back, the oldest that waits where something of its queue has moved, and where no row is
+    shown of a move, that of a server whose task is another now."""
     keys: dict[str, None] = {}
     for (_, key), value in list(d.changed.items()):
         if isinstance(value, Migration):
             keys[key] = None
             if value.kind is Kind.LIVE and value.source and value.moved_at == d.now and RANK[value.phase] > WAITING:
                 _next_in_queue(d, value, keys)
+        elif isinstance(value, Server):
+            known = d.fleet.server(key)
+            if known is not None and known.task_state != value.task_state:
+                keys |= dict.fromkeys(m.key for m in d.migrations_of(key) if m.open and m.unlisted_at is not None)
         elif isinstance(value, Host):
             held = d.fleet.host(key)
             if held is not None and held.down != value.down:
@@ -91,15 +100,19 @@ def judge_migration(d: Draft, key: str) -> None:
     if not m.open:
         _over(d, m, standing)
         return
+    if m.verdict is not None:
+        return  # it is over as far as is known: nothing passes, and nothing begins, unless it goes on after all
     if m.stalled is not None and m.stalled not in standing:
         standing[m.stalled] = _said_before(d, m, m.stalled)
     found, look_at = judge_all(_case(d, m, standing))
-    for judgement in found:
-        if judgement.reason not in standing and not _outweighed(judgement, standing, d.policy):
-            standing[judgement.reason] = _begin(d, m, judgement)
     holds = {judgement.reason for judgement in found}
+    if m.phase is Phase.ROLLING_BACK:
+        holds |= OF_COPYING  # given up is not made good
     for gone in [reason for reason in standing if reason not in holds]:
         _end(d, replace(standing.pop(gone), resumed_at=d.now))
+    for judgement in found:  # after what has passed, which outweighs nothing any more
+        if judgement.reason not in standing and not _outweighed(judgement, standing, d.policy):
+            standing[judgement.reason] = _begin(d, m, judgement)
     said = [stall for stall in standing.values() if stall.published]
     gravest = min(said, key=lambda stall: ORDER[stall.reason], default=None)
     if look_at is not None and m.stall_at is not None and d.now < m.stall_at <= look_at:
@@ -112,16 +125,18 @@ def judge_migration(d: Draft, key: str) -> None:
 
 
 def _case(d: Draft, m: Migration, standing: dict[str, Stall]) -> Case:
-    queue_moved_at, ahead, head = None, None, None
+    queue_moved_at, ahead, head, at_head = None, None, None, None
     if m.kind is Kind.LIVE and m.phase in (Phase.ASKED, Phase.QUEUED) and m.source:
         others = [
             o for o in d.open_migrations_on(m.source) if o.key != m.key and o.source == m.source and o.kind is Kind.LIVE
         ]
         at_work = [o for o in others if RANK[o.phase] > RANK[Phase.QUEUED]]
         queue_moved_at = max([o.moved_at for o in at_work], default=None)
+        at_head = max(at_work, key=lambda o: (o.moved_at, o.key)).key if at_work else None
         head = next((o.key for o in at_work if o.stalled is not None), None)
         older = [o for o in others if o.phase is Phase.QUEUED and (o.begun_at, o.key) < (m.begun_at, m.key)]
         ahead = min(older, key=lambda o: (o.begun_at, o.key)).key if older else None
+    buses = list(d.buses())
     return Case(
         migration=m,
         policy=d.policy,
@@ -133,7 +148,10 @@ def _case(d: Draft, m: Migration, standing: dict[str, Stall]) -> Case:
         queue_moved_at=queue_moved_at,
         ahead=ahead,
         head=head,
+        at_head=at_head,
         standing=standing,
+        heard=not unheard(d.host(m.source) or Host(m.source or ""), buses),
+        heard_from=max([bus.reconnected_at or 0.0 for bus in buses], default=0.0),
     )
 
 

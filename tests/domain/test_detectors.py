@@ -13,6 +13,7 @@ from maintd.domain.fleet import Fleet
 from maintd.domain.model import (
     STALL_AFTER_S,
     Because,
+    Bus,
     Curve,
     Host,
     Kind,
@@ -24,8 +25,18 @@ from maintd.domain.model import (
     Server,
     Stall,
 )
-from maintd.domain.observations import MigrationSeen, MovesListed, ProgressSeen, ServiceSeen, TimerDue
+from maintd.domain.observations import (
+    BusSeen,
+    MigrationSeen,
+    MovesListed,
+    ProgressSeen,
+    ServerSeen,
+    ServiceSeen,
+    Step,
+    TimerDue,
+)
 from maintd.domain.reducer import reduce
+from tests.domain.precopy import Guest, tell
 
 API = Because("api")
 POLICY = Policy()
@@ -309,3 +320,164 @@ def test_a_list_that_shows_the_move_is_no_evidence_against_it() -> None:
     held = world.fleet.migration("k1")
 
     assert held is not None and held.unlisted_at is None
+
+
+BUS = Because("notification")
+LIVING = Host("a", up=True, said_up=True, service_uuid="x", seen_at=900.0)
+MOVING = Server("s1", host="a", vm_state="active", task_state="migrating", updated_at=1000.0)
+WITH_CLOUD = replace(POLICY, has_cloud=True)
+
+
+def told(at: float, **over: object) -> ServerSeen:
+    """What the source's compute says of the server."""
+    values: dict[str, object] = {"host": "a", "vm_state": "active", "task_state": "migrating", "trusted": True, **over}
+    return ServerSeen(at, BUS, "s1", updated_at=at, emitted_at=at, **values)  # type: ignore[arg-type]
+
+
+def heartbeat(at: float, up: bool, since: float = 1990.0) -> ServiceSeen:
+    return ServiceSeen(at, API, "a", "x", up=up, down_since=None if up else since, emitted_at=at, asked_at=at)
+
+
+def frozen_world() -> World:
+    world = World(WITH_CLOUD, head(), MOVING)
+    world.look(1005.0, 50, 10)
+    assert [one for at in range(1010, 1100, 5) for one in world.look(float(at), 50, 10)] == [(STALLED, "frozen")]
+    return world
+
+
+def test_nothing_resumes_between_the_bus_word_of_an_end_and_the_end() -> None:
+    """The server's task is gone, and the API's word is waited for: what was stalled has not got better by that."""
+    world = frozen_world()
+
+    assert world.see(told(1100.0, task_state=None)) == []
+    assert world.tick(1200.0) == [("migration.failed", None)]
+    kept = [value for value in world.saved if isinstance(value, Stall)]
+    assert [(stall.resumed_at, stall.outcome) for stall in kept] == [(None, "failed")]
+
+
+def test_what_is_rolled_back_has_not_resumed() -> None:
+    """A frozen migration that is given up fails; no resumed comes before that."""
+    world = frozen_world()
+
+    assert world.see(told(1100.0, reporter="a", step=Step.LIVE_ROLLBACK_START)) == []
+    assert world.see(told(1101.0, reporter="a", step=Step.LIVE_ROLLBACK_END, task_state=None)) == []
+    assert world.tick(1200.0) == [("migration.failed", None)]
+
+
+def test_what_a_graver_reason_hid_is_said_when_that_passes() -> None:
+    """A preparation hangs while its host is down; the host comes back, and the step still does not end."""
+    world = World(POLICY, head(phase=Phase.PREPARING, status="preparing"), LIVING)
+    world.see(heartbeat(2000.0, False))
+    said = [one for at in range(2000, 3500, 10) for one in world.tick(float(at)) if one[0] == STALLED]
+    assert said == [(STALLED, "host_down")]
+
+    assert world.see(heartbeat(3500.0, True)) == [(RESUMED, "host_down"), (STALLED, "slow_step")]
+
+
+def percents(world: World, *moments: float) -> None:
+    for n, at in enumerate(moments):
+        world.see(told(at, percent=10 + n))
+
+
+def test_our_own_deafness_is_no_silence_of_a_migration() -> None:
+    """Percentages stop because our connection is cut: nothing is said until the bus has been heard for a while."""
+    world = World(POLICY, head(), MOVING, Bus("b1", connected=True))
+    percents(world, 1010.0, 1015.0, 1020.0, 1025.0)
+    world.see(BusSeen(1030.0, Because("bus"), "b1", "lost"))
+    assert [one for at in range(1030, 2000, 5) for one in world.tick(float(at)) if one[0] == STALLED] == []
+    world.see(BusSeen(2000.0, Because("bus"), "b1", "connected"))
+    said = [(at, one) for at in range(2000, 2200, 5) for one in world.tick(float(at)) if one[0] == STALLED]
+
+    assert [one for _, one in said] == [(STALLED, "frozen")] and 2060 <= said[0][0] <= 2120
+
+
+def test_a_timer_for_silence_is_never_due_twice_at_one_moment() -> None:
+    """Whatever the figures, the moment at which a look is due is one at which it finds what it looks for."""
+    policy = replace(POLICY, stall_after_s={**STALL_AFTER_S, "frozen": 45.3})
+    for n in range(100):
+        at = 1764200000.0 + n / 97
+        (said, *_), look_at = judge_all(Case(RUNNING, policy, at + 45.3, curve=percent_curve(at)))
+        assert said.reason == "frozen" and look_at is None
+
+
+@pytest.mark.parametrize("gap", [(600.0, 900.0), (0.0, 300.0), (300.0, 2000.0)])
+def test_a_verdict_outlives_the_signal_that_it_was_reached_by(gap: tuple[float, float]) -> None:
+    """The API stops answering and only percentages come, or the other way round: still it does not converge, and is
+    late, and neither is taken back or said twice."""
+    world = World(WITH_CLOUD, head(moved_at=0.0, begun_at=0.0), replace(MOVING, updated_at=0.0))
+    said: list[tuple[str, str | None]] = []
+    for look in tell(Guest(8 * GIB, 0.5 * GIB, 1.0 * GIB, 4 * GIB, noise=0.05)).looks:
+        if gap[0] < look.at < gap[1]:
+            said += world.see(told(look.at, percent=look.percent))
+        else:
+            said += world.see(
+                ProgressSeen(look.at, API, "s1", 1, "u1", "running", progress=look.progress, source="a",
+                             destination="b", created_at=0.0, updated_at=look.at)
+            )  # fmt: skip
+        said += world.tick(look.at)
+
+    assert said == [(STALLED, "not_converging")]
+
+
+def test_what_is_late_stays_so_when_the_api_stops_answering() -> None:
+    """By counters it was late; that they are not told any more makes it no quicker."""
+    world = World(WITH_CLOUD, head(), replace(MOVING, updated_at=1000.0))
+    said = [one for n in range(900) for one in world.look(1005.0 + 5 * n, 95 - n // 10, n // 10)]
+    assert said == [(STALLED, "late")]
+    for n in range(60):
+        said += world.see(told(6000.0 + 5 * n, percent=40 + n // 10)) + world.tick(6000.0 + 5 * n)
+    said += world.look(6300.0, 4, 92)
+
+    assert said == [(STALLED, "late")]
+
+
+def test_a_source_that_dies_rings_once_for_its_whole_queue() -> None:
+    """One at work and ten behind it: the dead host is told of the first, and of the next when that one has ended."""
+    world = World(POLICY, head(), *(waiting(f"k{n}", begun_at=1000.0 + n) for n in range(2, 12)), LIVING)
+    world.see(heartbeat(1030.0, False, since=1020.0))
+    said = [one for at in range(1030, 4000, 10) for one in world.tick(float(at)) if one[0] == STALLED]
+    assert said == [(STALLED, "host_down")]
+    assert [m.key for m in world.fleet.open_migrations() if m.stalled] == ["k1"]
+
+    world.see(MigrationSeen(4000.0, API, "s1", 1, "u1", Kind.LIVE, "error", "a", "b", updated_at=4000.0))
+    assert [one for at in range(4000, 6000, 10) for one in world.tick(float(at)) if one[0] == STALLED] == []
+    assert [(m.key, m.stalled) for m in world.fleet.open_migrations() if m.stalled] == [("k2", "host_down")]
+
+
+@pytest.mark.parametrize("up", [None, True])
+def test_a_host_that_has_just_been_forced_down_is_given_its_minute(up: bool | None) -> None:
+    """It was closed long ago, and its heartbeat goes on; the move stands still since it last moved, and no longer."""
+    closed = replace(LIVING, disabled=True, closed_at=500.0)
+    world = World(POLICY, head(moved_at=4990.0), closed)
+    forced = ServiceSeen(5000.0, BUS, "a", "x", up=up, forced_down=True, disabled=True, emitted_at=5000.0)
+
+    assert STALLED not in {kind for kind, _ in world.see(forced)}
+    assert world.tick(5049.0) == [] and world.tick(5050.0) == [(STALLED, "host_down")]
+    assert [stall.since for stall in world.fleet.stalls_of("k1")] == [4990.0]
+
+
+def test_an_orphaned_task_that_is_reset_has_passed() -> None:
+    """Whoever follows the advice sees the verdict go, though of the cold migration itself nothing is heard."""
+    m = head(kind=Kind.COLD, phase=Phase.PREPARING, migration_uuid=None, migration_id=None, status=None)
+    world = World(POLICY, m, replace(MOVING, task_state="resize_prep"))
+    world.see(MovesListed(1050.0, API, 1050.0, "s1", frozenset({"u0"})))
+    assert world.tick(1170.0) == [(STALLED, "orphan_task")]
+
+    assert world.see(told(1300.0, task_state=None)) == [(RESUMED, "orphan_task")]
+
+
+def test_a_blocked_queue_names_the_migration_that_it_waits_for() -> None:
+    """The one at work has prepared for five minutes, which is no stall of its own; the oldest that waits says so. When
+    it is at last called stalled itself, nothing has resumed by that; when it moves, all has."""
+    preparing = head(phase=Phase.PREPARING, status="preparing", stall_at=2800.0)
+    world = World(POLICY, preparing, *(waiting(f"k{n}", begun_at=1000.0 + n) for n in range(2, 5)))
+    for n in range(2, 5):
+        world.see(MigrationSeen(1010.0, API, f"s-k{n}", n, f"u-k{n}", Kind.LIVE, "queued", "a", "b", updated_at=1010.0))
+    said = [one for at in range(1010, 1500, 10) for one in world.tick(float(at))]
+
+    assert said == [(STALLED, "queue_blocked")]
+    assert [stall.blocked_by for stall in world.fleet.stalls_of("k2")] == ["k1"]
+
+    said = [one for at in range(1500, 3500, 10) for one in world.tick(float(at))]
+    assert said == [(STALLED, "slow_step")]
+    assert set(world.look(3500.0, 90, 10)) == {(RESUMED, "slow_step"), (RESUMED, "queue_blocked")}

@@ -245,3 +245,28 @@ def test_an_estimate_grows_old_with_the_clock() -> None:
     now, later = estimates.of_migration(curve, POLICY, at), estimates.of_migration(curve, POLICY, at + 10)
     assert now is not None and later is not None
     assert later.seconds == pytest.approx(now.seconds - 10, abs=0.01)
+
+
+def test_what_stands_still_has_no_estimate() -> None:
+    """Counters that have not changed for half a minute: the speed of before says nothing of an end."""
+    told = tell(Guest(8 * GIB, 0.2 * GIB, 0.14 * GIB, 4 * GIB))
+    curve = watch(Told(told.looks[:9]))[-1][0]
+    last = told.looks[8]
+    assert estimates.of_migration(curve, POLICY, last.at) is not None
+    for n in range(1, 8):
+        held = curves.look(curve, M, last.at + 5.0 * n, progress=last.progress)
+        assert held is not None
+        curve = held
+
+    assert estimates.of_migration(curve, POLICY, last.at + 35.0) is None
+
+
+def test_an_estimate_that_has_run_out_is_none() -> None:
+    """Nobody has looked for half a minute since it should have ended at the latest: that is no estimate of nothing."""
+    told = tell(Guest(32 * GIB, 0.2 * GIB))
+    curve = watch(Told(told.looks[:11]))[-1][0]
+    at = told.looks[10].at
+    first = estimates.of_migration(curve, POLICY, at)
+    assert first is not None and first.high_seconds > 0
+
+    assert estimates.of_migration(curve, POLICY, at + first.high_seconds + 31.0) is None

@@ -13,8 +13,10 @@ class Case:
     """One open migration, and all that a verdict on it may rest on.
 
     `queue_moved_at`: when a live migration of the same source last moved, if any did. `ahead`: an older one that waits
-    in the same queue, and `head` one that is at work there and is itself stalled; both by key. `source` and
-    `destination` are the hosts as known, `standing` the stalls of this migration that stand, by reason.
+    in the same queue, `at_head` the one at work there that moved last, and `head` one that is at work there and is
+    itself stalled; all by key. `source` and `destination` are the hosts as known, `standing` the stalls of this
+    migration that stand, by reason. `heard`: what the bus says of the source reaches us, and has done so since
+    `heard_from`.
     """
 
     migration: Migration
@@ -27,7 +29,10 @@ class Case:
     queue_moved_at: float | None = None
     ahead: str | None = None
     head: str | None = None
+    at_head: str | None = None
     standing: Mapping[str, Stall] = field(default_factory=dict)
+    heard: bool = True
+    heard_from: float = 0.0
 
     def held(self, reason: str) -> float:
         """For how many seconds a reason must have held."""

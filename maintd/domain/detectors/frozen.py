@@ -6,7 +6,8 @@ last change to the last look it must be 60 s. In post-copy, where the guest alre
 for its memory, the row's `updated_at` is all there is, and the same holds.
 
 From the bus alone: Nova says a percentage every 5 s, moved or not, and silence for 60 s after some such words is taken
-for the same. A percentage that stays is none: one per cent of memory is too coarse, and a disk may be on its way.
+for the same, if the bus that speaks for the source was heard all the while. A percentage that stays is none: one per
+cent of memory is too coarse, and a disk may be on its way.
 
 **Source.** facts 5.1, 5.2 row 5. **It cannot see** a driver that writes no counters; of those nothing is said.
 """
@@ -29,8 +30,12 @@ def judge(case: Case) -> Judgement | Later | None:
         if curve.looks < WORDS:
             return None
         last = curve.points[-1]
-        if case.now - last.at < held:
-            return Later(last.at + held)
+        if "frozen" not in case.standing:
+            if not case.heard:
+                return Later(case.now + held)
+            due = max(last.at, case.heard_from) + held
+            if case.now < due:
+                return Later(due)
         return Judgement("frozen", last.at, {"percent": round(100.0 - last.remaining), "silent": True})
     if m.sampled_at is None or (m.progress is None and not m.post_copy):
         return None

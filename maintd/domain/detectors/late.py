@@ -18,8 +18,11 @@ NEARLY = 0.8
 
 def judge(case: Case) -> Judgement | Later | None:
     m, curve = case.migration, case.curve
-    if m.kind is not Kind.LIVE or m.phase is not Phase.RUNNING or curve is None or curve.unit != "bytes":
+    if m.kind is not Kind.LIVE or m.phase is not Phase.RUNNING:
         return None
+    if curve is None or curve.unit != "bytes":
+        stands = case.standing.get("late")  # that the API does not answer makes nobody less late
+        return None if stands is None else Judgement("late", stands.since, stands.evidence or {})
     allowed_s = allowance_s(curve, case.held("late"), case.policy.expected_bandwidth, case.policy.nova)
     if m.post_copy:
         left = curve.points[-1].remaining if curve.points else curve.total

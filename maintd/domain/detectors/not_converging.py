@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from maintd.domain.copying import replace
 from maintd.domain.curve import link
 from maintd.domain.detectors.case import Case, Judgement, Later
-from maintd.domain.model import Curve, Kind, Pass, Phase
+from maintd.domain.model import Curve, Kind, Migration, Pass, Phase, Stall
 from maintd.domain.ramp import ending
 
 CONVERGES = 0.8
@@ -68,14 +68,14 @@ def judge(case: Case) -> Judgement | Later | None:
     m, curve = case.migration, case.curve
     if m.kind is not Kind.LIVE or m.phase is not Phase.RUNNING or m.post_copy or m.verdict is not None:
         return None
-    if curve is None or curve.first_pass_ended_at is None or not curve.points:
-        return None
     stands = case.standing.get("not_converging")
-    if stands is not None:
-        was = stands.evidence.get("pass_size") if stands.evidence else None
-        if isinstance(was, (int, float)) and shrinks(curve, float(was)):
+    if stands is not None:  # also while a curve of another unit has only begun
+        was = _pass_size(stands, curve, m)
+        if curve is not None and was is not None and shrinks(curve, was):
             return None
         return Judgement("not_converging", stands.since, stands.evidence or {})
+    if curve is None or curve.first_pass_ended_at is None or not curve.points:
+        return None
     flat = curve.flat_since
     if flat is None or curve.points[-1].at <= flat:
         return None  # two looks have to agree
@@ -83,6 +83,20 @@ def judge(case: Case) -> Judgement | Later | None:
         return None
     found = plateau(curve)
     return None if found is None else Judgement("not_converging", found.since, _evidence(curve, found, case))
+
+
+def _pass_size(stands: Stall, curve: Curve | None, m: Migration) -> float | None:
+    """The size of the passes when the verdict was reached, in the unit of the curve as it is now."""
+    evidence = stands.evidence or {}
+    size, unit = evidence.get("pass_size"), evidence.get("unit")
+    if curve is None or not isinstance(size, (int, float)):
+        return None
+    if unit is None or unit == curve.unit:
+        return float(size)
+    if curve.unit == "bytes":
+        return size * curve.total / 100.0
+    memory = m.progress.memory_total_bytes if m.progress is not None else None
+    return 100.0 * size / memory if memory else None
 
 
 def watched(curve: Curve) -> Curve:

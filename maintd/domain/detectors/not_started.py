@@ -13,7 +13,9 @@ from maintd.domain.model import Kind, Phase
 
 def judge(case: Case) -> Judgement | Later | None:
     m = case.migration
-    if m.phase is not Phase.ASKED or (m.kind is Kind.LIVE and case.head is not None):
+    if m.phase is not Phase.ASKED:
+        return None
+    if m.kind is Kind.LIVE and case.head is not None and "not_started" not in case.standing:
         return None
     since = m.moved_at
     if m.kind is Kind.LIVE and case.queue_moved_at is not None:
