@@ -56,6 +56,9 @@ def to_judge(d: Draft) -> list[str]:
             held = d.fleet.host(key)
             if held is not None and held.down != value.down:
                 keys |= dict.fromkeys(m.key for m in d.open_migrations_on(key))
+    for table, key in d.removed:
+        if table is Host:  # a compute service that is no more is not down
+            keys |= dict.fromkeys(m.key for m in d.open_migrations_on(key))
     return list(keys)
 
 

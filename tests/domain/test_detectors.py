@@ -32,6 +32,7 @@ from maintd.domain.observations import (
     ProgressSeen,
     ServerSeen,
     ServiceSeen,
+    ServicesListed,
     Step,
     TimerDue,
 )
@@ -481,3 +482,13 @@ def test_a_blocked_queue_names_the_migration_that_it_waits_for() -> None:
     said = [one for at in range(1500, 3500, 10) for one in world.tick(float(at))]
     assert said == [(STALLED, "slow_step")]
     assert set(world.look(3500.0, 90, 10)) == {(RESUMED, "slow_step"), (RESUMED, "queue_blocked")}
+
+
+def test_a_host_that_is_removed_from_nova_is_not_down() -> None:
+    """Its service was deleted while it was down: what was said of its moves passes with it."""
+    host = Host("a", up=False, down_since=900.0, said_up=False, service_uuid="x", seen_at=900.0)
+    world = World(POLICY, head(begun_at=1000.0), host)
+    world.look(1005.0, 50, 10)
+    said = [one for at in range(1010, 1100, 5) for one in world.look(float(at), 50 - at // 50, 10 + at // 50)]
+    assert (STALLED, "host_down") in said
+    assert (RESUMED, "host_down") in world.see(ServicesListed(1200.0, API, 1200.0, frozenset({"b"})))
