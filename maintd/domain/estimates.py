@@ -276,12 +276,12 @@ def of_drain(
     waiting = [m for m in leaving if m.phase in (Phase.ASKED, Phase.QUEUED)]
     at_work = [m for m in leaving if m not in waiting]
     done = [m for m in ended if m.source == host and m.phase is Phase.COMPLETED and m.ended_at is not None]
-    took = [_worked_s(m) for m in done]
     usual_mb = mean([m.memory_mb for m in [*leaving, *done] if m.memory_mb] or [1])
-    per_unit_s = sum(took) / sum(_size(m, usual_mb) for m in done) if done else 0.0
+    pace = _pace(done, at_work, usual_mb, now)
     rests: list[Estimate] = []
     for m in at_work:
-        rest = _rest(m, curve(m.key), per_unit_s * _size(m, usual_mb), len(done), policy, now)
+        usual_s = pace[0] * _size(m, usual_mb) if pace is not None else 0.0
+        rest = _rest(m, curve(m.key), usual_s, len(done), policy, now)
         if rest is None:
             unlike = "one of its moves takes much longer than those that have ended"
             unseen = "how long a move takes here has not been seen yet"
@@ -289,21 +289,31 @@ def of_drain(
         rests.append(rest)
     if not waiting:
         return DrainEstimate(_longest(rests), None, not_asked)
-    if not took and not rests:
+    if pace is None and not rests:
         return DrainEstimate(None, "no move has begun yet", not_asked)
-    lanes = max(1, round(_at_once(done)), len(at_work) if not done else 1)
-    if len(done) >= PACED_BY:
-        begun_at = min(m.worked_from or m.begun_at for m in done)
-        last_at = max(m.ended_at or 0.0 for m in done)
-        pace_s = (last_at - begun_at) / sum(_size(m, usual_mb) for m in done)
-    elif took:
-        pace_s = per_unit_s / lanes
-    else:
+    if pace is None:
         whole_s = [_running_s(m, now) + r.seconds for m, r in zip(at_work, rests, strict=True)]
-        pace_s = sum(whole_s) / sum(_size(m, usual_mb) for m in at_work) / lanes
-    spread = SPREAD / math.sqrt(max(1, min(len(took), len(waiting))))
-    units = [_size(m, usual_mb) for m in sorted(waiting, key=lambda m: (m.begun_at, m.key))]
-    return DrainEstimate(_queue(rests, units, lanes, pace_s * lanes, spread), None, not_asked)
+        pace = sum(whole_s) / sum(_size(m, usual_mb) for m in at_work), len(at_work)
+    unit_s, lanes = pace
+    spread = SPREAD / math.sqrt(max(1, min(len(done), len(waiting))))
+    each_s = [unit_s * _size(m, usual_mb) for m in sorted(waiting, key=lambda m: (m.begun_at, m.key))]
+    return DrainEstimate(_queue(rests, each_s, lanes, spread), None, not_asked)
+
+
+def _pace(
+    done: Sequence[Migration], at_work: Sequence[Migration], usual_mb: float, now: float
+) -> tuple[float, int] | None:
+    """How long a move of the usual size takes, and how many are at work at once; None where none has ended.
+
+    Where they overlap a little, the next seen at work before the last is known to have ended, the time is shrunk until
+    it makes as many of them in as much time as there were.
+    """
+    if not done:
+        return None
+    at_once = _at_once(done, at_work, now)
+    lanes = max(1, round(at_once), len(at_work))
+    unit_s = sum(_worked_s(m) for m in done) / sum(_size(m, usual_mb) for m in done)
+    return unit_s * (min(1.0, lanes / at_once) if len(done) >= PACED_BY else 1.0), lanes
 
 
 def _size(m: Migration, usual_mb: float) -> float:
@@ -336,13 +346,11 @@ def _running_s(m: Migration, now: float) -> float:
     return max(0.0, now - (m.worked_from or m.begun_at))
 
 
-def _at_once(done: Sequence[Migration]) -> float:
-    """How many of the moves that have ended were at work at the same time, on the whole."""
-    if not done:
-        return 1.0
-    begun_at = min(m.worked_from or m.begun_at for m in done)
-    took_s = max(m.ended_at or 0.0 for m in done) - begun_at
-    return sum(_worked_s(m) for m in done) / took_s if took_s > 0 else 1.0
+def _at_once(done: Sequence[Migration], at_work: Sequence[Migration], now: float) -> float:
+    """How many moves were at work at the same time, on the whole, since the first of them that has ended began."""
+    took_s = now - min(m.worked_from or m.begun_at for m in done)
+    worked_s = sum(_worked_s(m) for m in done) + sum(_running_s(m, now) for m in at_work)
+    return worked_s / took_s if took_s > 0 else 1.0
 
 
 def _longest(rests: Sequence[Estimate]) -> Estimate:
@@ -351,17 +359,17 @@ def _longest(rests: Sequence[Estimate]) -> Estimate:
     )
 
 
-def _queue(rests: Sequence[Estimate], units: Sequence[float], lanes: int, unit_s: float, spread: float) -> Estimate:
-    """What waits goes, in its order, to whichever lane is free first; a unit takes so long."""
+def _queue(rests: Sequence[Estimate], each_s: Sequence[float], lanes: int, spread: float) -> Estimate:
+    """What waits goes, in its order, to whichever lane is free first."""
 
-    def whole(rest_s: Sequence[float], each_s: float) -> float:
+    def whole(rest_s: Sequence[float], stretch: float) -> float:
         free_at = sorted([*rest_s, *([0.0] * (lanes - len(rest_s)))])
-        for unit in units:
-            heapq.heapreplace(free_at, free_at[0] + unit * each_s)
+        for one_s in each_s:
+            heapq.heapreplace(free_at, free_at[0] + one_s * stretch)
         return round(max(free_at), 3)
 
     return Estimate(
-        whole([r.seconds for r in rests], unit_s),
-        whole([r.low_seconds for r in rests], unit_s * math.exp(-1.65 * spread)),
-        whole([r.high_seconds for r in rests], unit_s * math.exp(1.65 * spread)),
+        whole([r.seconds for r in rests], 1.0),
+        whole([r.low_seconds for r in rests], math.exp(-1.65 * spread)),
+        whole([r.high_seconds for r in rests], math.exp(1.65 * spread)),
     )
