@@ -78,7 +78,8 @@ class Drain:
                 continue
             moves = [m for m in fleet.open_migrations() if m.source == "src"]
             here = sorted(fleet.servers_on("src"))
-            found = estimates.of_drain("src", moves, fleet.ended_from("src"), here, fleet.curve, fleet.policy, at)
+            over = [m for i in self.servers for m in fleet.migrations_of(i) if not m.open and m.source == "src"]
+            found = estimates.of_drain("src", moves, over, here, fleet.curve, fleet.policy, at)
             self.asked.append((at, found))
         self.ended_at = at
 

@@ -85,7 +85,6 @@ class Fleet:
         self._migrations_of: dict[str, tuple[str, ...]] = {}
         self._open_on: dict[str, set[str]] = {}
         self._open: set[str] = set()
-        self._ended_from: dict[str, set[str]] = {}
         self._by_uuid: dict[str, str] = {}
         self._stalls_of: dict[str, set[str]] = {}
         self._residue_on: dict[str, set[str]] = {}
@@ -167,10 +166,6 @@ class Fleet:
         """Open migrations that the host is source or destination of, in a stable order."""
         return tuple(self._migrations[key] for key in sorted(self._open_on.get(host, _NOTHING)))
 
-    def ended_from(self, host: str) -> tuple[Migration, ...]:
-        """Migrations away from the host that have ended lately, in a stable order."""
-        return tuple(self._migrations[key] for key in sorted(self._ended_from.get(host, _NOTHING)))
-
     def residue_on(self, host: str) -> tuple[Residue, ...]:
         """Residue of the host that is not cleared, in a stable order."""
         return tuple(self._residue[key] for key in sorted(self._residue_on.get(host, _NOTHING)))
@@ -188,7 +183,6 @@ class Fleet:
             host=known,
             servers=tuple(self._servers[i] for i in sorted(ids)),
             migrations=self.open_migrations_on(host),
-            ended=self.ended_from(host),
             residue=self.residue_on(host),
             drain=self.drain(known.drain_id),
         )
@@ -319,8 +313,6 @@ class Fleet:
                 self._open.add(value.key)
                 for host in {value.source, value.destination} - {None}:
                     self._open_on.setdefault(cast(str, host), set()).add(value.key)
-            elif value.source:
-                self._ended_from.setdefault(value.source, set()).add(value.key)
         elif isinstance(value, Host):
             if value.closed:
                 self._closed.add(value.name)
@@ -338,7 +330,6 @@ class Fleet:
             self._open.discard(old.key)
             _discard(self._open_on, old.source, old.key)
             _discard(self._open_on, old.destination, old.key)
-            _discard(self._ended_from, old.source, old.key)
         elif isinstance(old, Stall):
             _discard(self._stalls_of, old.migration_key, old.key)
         elif isinstance(old, Host):

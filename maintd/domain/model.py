@@ -514,15 +514,14 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class HostSlice:
-    """All that we hold about one host, for judging it alone. `migrations` are open ones, from and to it; `ended` those
-    away from it that have ended lately."""
+    """All that we hold about one host, for judging it alone. `migrations` are the open ones, from and to it; read from
+    the store, also those that have ended lately."""
 
     host: Host
     servers: tuple[Server, ...] = ()
     migrations: tuple[Migration, ...] = ()
     residue: tuple[Residue, ...] = ()
     drain: Drain | None = None
-    ended: tuple[Migration, ...] = ()
 
 
 Entity = Host | Server | Migration | Curve | Stall | Drain | Residue | Bus | Knowledge

@@ -126,7 +126,7 @@ def drain_estimate(found: HostSlice, curves: Mapping[str, Curve], policy: Policy
     return estimates.of_drain(
         name,
         [m for m in found.migrations if m.open],
-        found.ended,
+        [m for m in found.migrations if not m.open],
         [s.server_id for s in found.servers if s.host == name],
         curves.get,
         policy,

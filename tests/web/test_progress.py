@@ -188,3 +188,24 @@ def test_the_curve_of_what_is_over_is_kept(served: Served) -> None:
 
     assert 4 == len(answer["curve"]["points"])
     assert (None, []) == (answer["eta"], answer["stalls"])
+
+
+def test_a_drain_is_estimated_from_its_moves_that_have_ended(served: Served) -> None:
+    """A move that waits in the queue of the host is given the time that those took that ended lately."""
+    drain = Drain("d1", "cmp-1", AT - 600)
+    over = replace(
+        MOVE,
+        key="m0",
+        server_id="srv-0",
+        phase=Phase.COMPLETED,
+        begun_at=AT - 90,
+        worked_from=AT - 80,
+        ended_at=AT - 20,
+    )
+    waits = replace(MOVE, phase=Phase.QUEUED)
+    served.put(closed("cmp-1", drain_id="d1"), drain, over, waits, Server("srv-1", host="cmp-1"))
+
+    (shown,) = served.get("/v1/drains")[1]["drains"]
+
+    assert None is shown["eta_unknown"]
+    assert 60.0 == shown["eta"]["seconds"]

@@ -157,11 +157,6 @@ def shrinks(curve: Curve, size: float) -> bool:
     return False
 
 
-def size_now(curve: Curve) -> float:
-    """About how large the passes are now."""
-    return math.exp(_level(curve.passes, len(curve.passes) - 1)[0]) if curve.passes else 0.0
-
-
 def _level(passes: tuple[Pass, ...], i: int) -> tuple[float, float, list[int]]:
     """The logarithm of the size around pass i, its variance, and the passes it is taken from: one that was clearly
     seen, or the mean of three."""
