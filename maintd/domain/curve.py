@@ -16,6 +16,8 @@ grows. Disks are copied before memory. Nothing is judged here; see `detectors/` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from maintd.domain.copying import replace
 from maintd.domain.model import Block, Curve, Migration, Pass, Point, Progress
 
@@ -63,7 +65,7 @@ def look(
         curve = replace(
             curve, total=float(progress.memory_total_bytes), disk_total=float(progress.disk_total_bytes or 0)
         )
-        return _kept(_with_bytes(curve, point), at)
+        return _kept(_with(_by_bytes, curve, point), at)
     if percent is not None:
         if curve is not None and curve.unit == "bytes":
             if curve.points and at - curve.points[-1].at < STALE_S:
@@ -71,7 +73,7 @@ def look(
             curve = _begun(migration, at, "percent", 100.0, curve)
         if curve is None:
             curve = _begun(migration, at, "percent", 100.0)
-        return _kept(_with_percent(curve, Point(at, float(100 - percent))), at)
+        return _kept(_with(_by_percent, curve, Point(at, float(100 - percent))), at)
     return None
 
 
@@ -117,6 +119,15 @@ def _kept(curve: Curve, at: float) -> Curve:
     return replace(curve, kept_at=at) if at - curve.kept_at >= KEEP_EVERY_S else curve
 
 
+def _with(learn: Callable[[Curve, Point, Point], Curve], curve: Curve, point: Point) -> Curve:
+    """The curve with the point, and with what `learn` makes of it and the one before; a point that is no later says
+    nothing."""
+    if not curve.points:
+        return _looked(curve, point)
+    before = curve.points[-1]
+    return learn(_looked(curve, point), before, point) if point.at > before.at else curve
+
+
 def _looked(curve: Curve, point: Point) -> Curve:
     """The point among the others: every second of the older half goes when there are too many."""
     points = (*curve.points, point)
@@ -136,14 +147,8 @@ def _alike(a: Point, b: Point) -> bool:
 # -- counters ---------------------------------------------------------------------------------------------------------
 
 
-def _with_bytes(curve: Curve, point: Point) -> Curve:
-    if not curve.points:
-        return _looked(curve, point)
-    before = curve.points[-1]
+def _by_bytes(curve: Curve, before: Point, point: Point) -> Curve:
     took_s = point.at - before.at
-    if took_s <= 0:
-        return curve
-    curve = _looked(curve, point)
     disk_sent = before.disk_remaining - point.disk_remaining
     if disk_sent > 0:
         curve = replace(curve, disk_bandwidth=disk_sent / took_s)
@@ -178,14 +183,8 @@ def _passed(curve: Curve, new: Pass, first_ended_at: float) -> Curve:
 # -- per cents --------------------------------------------------------------------------------------------------------
 
 
-def _with_percent(curve: Curve, point: Point) -> Curve:
-    if not curve.points:
-        return _looked(curve, point)
-    before = curve.points[-1]
+def _by_percent(curve: Curve, before: Point, point: Point) -> Curve:
     took_s = point.at - before.at
-    if took_s <= 0:
-        return curve
-    curve = _looked(curve, point)
     fell = before.remaining - point.remaining
     if curve.copying_from is None:
         if fell <= 0 and point.remaining >= 100.0:

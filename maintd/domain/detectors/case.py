@@ -47,7 +47,6 @@ class Judgement:
     since: float
     evidence: dict[str, object] = field(default_factory=dict)
     blocked_by: str | None = None
-    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ def judge(case: Case) -> Judgement | Later | None:
     due = since + case.held("host_down")
     if case.now < due:
         return Later(due)
-    return Judgement("host_down", since, {"host": host.name, "forced_down": host.forced_down}, host=host.name)
+    return Judgement("host_down", since, {"host": host.name, "forced_down": host.forced_down})
 
 
 def _behind_another(case: Case, dead: list[Host]) -> bool:
