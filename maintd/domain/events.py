@@ -363,7 +363,11 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 @dataclass(frozen=True, slots=True)
 class CloudEvent:
     """One event as it is published: CloudEvents 1.0, structured. `time` is when maintd decided; `sequence` increases
-    per subject (in fact over all events of an installation, which implies it)."""
+    per subject (in fact over all events of an installation, which implies it).
+
+    A tenant event belongs to a project, is shown under its number among this project's (`incarnation`) in place of
+    `sequence`, and to nobody before `visible_at`.
+    """
 
     id: str
     type: str
@@ -372,6 +376,9 @@ class CloudEvent:
     time: float
     sequence: int
     data: dict[str, Any]
+    project_id: str | None = None
+    incarnation: int | None = None
+    visible_at: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -382,7 +389,7 @@ class CloudEvent:
             "subject": self.subject,
             "time": instant_text(self.time),
             "datacontenttype": "application/json",
-            "sequence": f"{self.sequence:020d}",
+            "sequence": f"{self.sequence if self.incarnation is None else self.incarnation:020d}",
             "data": self.data,
         }
 

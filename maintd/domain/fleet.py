@@ -22,7 +22,9 @@ from maintd.domain.model import (
     HostSlice,
     Knowledge,
     Migration,
+    Notice,
     Policy,
+    Project,
     Residue,
     Server,
     Stall,
@@ -62,6 +64,8 @@ class Fleet:
         self._drains: dict[str, Drain] = {}
         self._residue: dict[str, Residue] = {}
         self._buses: dict[str, Bus] = {}
+        self._notices: dict[str, Notice] = {}
+        self._projects: dict[str, Project] = {}
         self._knowledge: dict[str, Knowledge] = {}
         self._verifications: dict[str, Verification] = {}
         self._tables: dict[type, dict[str, Value]] = cast(
@@ -75,6 +79,8 @@ class Fleet:
                 Drain: self._drains,
                 Residue: self._residue,
                 Bus: self._buses,
+                Notice: self._notices,
+                Project: self._projects,
                 Knowledge: self._knowledge,
                 Verification: self._verifications,
             },
@@ -123,6 +129,13 @@ class Fleet:
 
     def bus(self, name: str) -> Bus | None:
         return self._buses.get(name)
+
+    def notice(self, server_id: str) -> Notice | None:
+        """What a server's owner has been told that still holds."""
+        return self._notices.get(server_id)
+
+    def project(self, project_id: str) -> Project | None:
+        return self._projects.get(project_id)
 
     def verification(self, host: str) -> Verification | None:
         return self._verifications.get(host)

@@ -188,7 +188,7 @@ class Server:
     `since` is when what is now the case began: on this host, in this state. `failed_at` is when the last attempt to
     move it failed or was given up, until another begins or it is elsewhere; `fault` is then what Nova said of it, else
     what Nova says of a server in ERROR. `hindrance` is what its flavor says against moving it live (`hindrances.py`);
-    "" where it says nothing, None while it is not known.
+    "" where it says nothing, None while it is not known. `metadata_keys` are the names in its metadata, sorted.
     """
 
     server_id: str
@@ -207,6 +207,7 @@ class Server:
     failed_at: float | None = None
     hindrance: str | None = None
     memory_mb: int | None = None
+    metadata_keys: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -397,7 +398,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """The intent to empty a closed host, until it is opened or removed. `outcome` is ended or cancelled once over."""
+    """The intent to empty a closed host, until it is opened or removed. `outcome` is ended or cancelled once over.
+
+    `removal`: the operator said that the host goes for good.
+    """
 
     drain_id: str
     host: str
@@ -412,6 +416,7 @@ class Drain:
     ended_at: float | None = None
     outcome: str | None = None
     removed: bool = False
+    removal: bool = False
 
     @property
     def key(self) -> str:
@@ -466,6 +471,48 @@ class Bus:
     @property
     def key(self) -> str:
         return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the owner of a server has been told that touches it. One with nothing left to tell is forgotten.
+
+    `incarnation` is the number, among all that its project was told, of what was told last. `drain_id` and `move_key`
+    say of which drain and migration that was; no owner sees them, nor any host. `stalled` is one of `tenants.STALLS`.
+    `lost_since`: nobody has control of the server's host, and whether the server runs is not known.
+    """
+
+    server_id: str
+    project_id: str
+    incarnation: int = 0
+    drain_id: str | None = None
+    maintenance_since: float | None = None
+    removal: bool = False
+    move_key: str | None = None
+    move_kind: str | None = None
+    move_since: float | None = None
+    asked_for_by: str = "unknown"
+    stalled: str | None = None
+    lost_since: float | None = None
+    forced_down: bool = False
+    metadata_keys: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.server_id
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project that was told anything: how many things, and when it may see the last of them."""
+
+    project_id: str
+    incarnation: int = 0
+    visible_at: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return self.project_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,7 +571,7 @@ class HostSlice:
     drain: Drain | None = None
 
 
-Entity = Host | Server | Migration | Curve | Stall | Drain | Residue | Bus | Knowledge
+Entity = Host | Server | Migration | Curve | Stall | Drain | Residue | Bus | Notice | Project | Knowledge
 """What the store keeps."""
 
 Value = Entity | Verification
@@ -569,6 +616,7 @@ class Policy:
     settle_s: float = 15.0
     stalled_after_s: float = 900.0
     reason_match: tuple[str, ...] = ("*maint*", "*drain*")
+    removal_match: tuple[str, ...] = ()
     accept_residue: bool = False
     trust_reap: bool = False
     leftover_grace_s: float = 300.0
@@ -582,3 +630,5 @@ class Policy:
     observe_only: frozenset[str] = frozenset()
     expected_bandwidth: float = 110 * 1024 * 1024
     nova: NovaLive = NovaLive()
+    tenants: bool = False
+    tenant_jitter_s: float = 0.0

@@ -13,7 +13,7 @@ It holds no rule about hosts or migrations, and no text it makes shows the user 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Literal
 
@@ -33,7 +33,9 @@ from maintd.store.message_ids import MessageIds
 from maintd.store.purge import Purge
 from maintd.store.quarantine import LIMIT_BYTES, Quarantine
 from maintd.store.reading import Reading
+from maintd.store.subscriptions import Subscription, Subscriptions
 from maintd.store.tables import leases
+from maintd.store.vault import Vault, read_vault
 
 __all__ = [
     "Attempt",
@@ -43,7 +45,10 @@ __all__ = [
     "Fence",
     "Quarantined",
     "Store",
+    "Subscription",
+    "Vault",
     "open_store",
+    "read_vault",
     "sqlite_file",
 ]
 
@@ -51,7 +56,13 @@ __all__ = [
 class Store:
     """One database with maintd's tables. Made by `open_store`."""
 
-    def __init__(self, database: Database, clock: Clock, quarantine_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        quarantine_bytes: int = LIMIT_BYTES,
+        vault: Callable[[], Vault] = lambda: Vault(()),
+    ) -> None:
         self._database = database
         self._clock = clock
         self._message_ids = MessageIds(database)
@@ -59,6 +70,7 @@ class Store:
         self.leases = Leases(database)
         self.events = Events(database)
         self.deliveries = Deliveries(database)
+        self.subscriptions = Subscriptions(database, vault)
         self.reading = Reading(database, clock)
         self.quarantine = Quarantine(database)
         self.purge = Purge(database, self.deliveries)
@@ -146,17 +158,19 @@ def open_store(
     *,
     tables: Literal["any", "current", "upgrade"] = "any",
     quarantine_bytes: int = LIMIT_BYTES,
+    vault: Callable[[], Vault] = lambda: Vault(()),
 ) -> Store:
     """A store on `connection`, a SQLAlchemy URL (sqlite, MariaDB by PyMySQL, PostgreSQL by psycopg).
 
     `tables`: "any" looks at nothing (then call `upgrade`, or `version`); "current" refuses tables of another version;
     "upgrade" is for the daemon: SQLite's are brought up to date, a server's must be current already, since another
-    controller may still run the version before. `quarantine_bytes` bounds quarantine at every commit.
+    controller may still run the version before. `quarantine_bytes` bounds quarantine at every commit. `vault` is asked
+    for what encrypts subscriptions' secrets whenever one is needed; it raises OperatorError where there is none.
 
     Raises OperatorError for what the operator has to mend, and StoreUnavailable when tables were to be looked at and
     the database does not answer.
     """
-    store = Store(Database(connection), clock, quarantine_bytes)
+    store = Store(Database(connection), clock, quarantine_bytes, vault)
     try:
         if tables == "upgrade" and store.embedded:
             store.upgrade()

@@ -77,9 +77,15 @@ class Appending:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        names = ("sequence", "id", "type", "subject", "time", "body", "fanned_out")
+        names = (
+            "sequence", "id", "type", "subject", "time", "body", "fanned_out",
+            "project_id", "incarnation", "visible_at",
+        )  # fmt: skip
         self._insert = Insert(database, "events", names)
 
     def append(self, connection: Connection, published: Sequence[CloudEvent]) -> None:
-        rows = [(e.sequence, e.id, e.type, e.subject, e.time, e.as_json(), False) for e in published]
+        rows = [
+            (e.sequence, e.id, e.type, e.subject, e.time, e.as_json(), False, e.project_id, e.incarnation, e.visible_at)
+            for e in published
+        ]
         self._database.run_many(connection, self._insert, rows)

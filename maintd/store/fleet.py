@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from operator import attrgetter
 from sys import intern
 from typing import Any, Final
@@ -35,10 +36,12 @@ from maintd.domain.model import (
     Knowledge,
     Migration,
     Note,
+    Notice,
     Pass,
     Phase,
     Point,
     Progress,
+    Project,
     ProofRead,
     Residue,
     Server,
@@ -188,7 +191,7 @@ class FleetStore:
             # What was cleared of an evacuation must stay cleared while Nova still shows the evacuation.
             Residue: (" WHERE cleared_at IS NULL OR kind = 'evacuated'", ()),
         }
-        for kind in (Knowledge, Bus, Host, Server, Migration, Curve, Stall, Drain, Residue):
+        for kind in (Knowledge, Bus, Host, Server, Migration, Curve, Stall, Drain, Residue, Project, Notice):
             shelf = SHELVES[kind]
             where, parameters = conditions.get(kind, ("", ()))
             names = ", ".join(map(self._database.quoted, shelf.columns))
@@ -322,6 +325,15 @@ def _nodes_of(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
 
 
+def _names_text(names: tuple[str, ...]) -> str | None:
+    return _json(names) if names else None
+
+
+@lru_cache(maxsize=1024)
+def _names_of(text: str) -> tuple[str, ...]:
+    return tuple(map(intern, json.loads(text)))  # many servers bear the same few names
+
+
 def _departures_text(departures: tuple[Departure, ...]) -> str:
     return _json([[gone.server_id, gone.kind, gone.at, gone.lived] for gone in departures])
 
@@ -410,7 +422,11 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
     Server: Shelf(
         Server,
         tables.servers,
-        restore=_few("project_id", "host", "landing", "vm_state", "task_state", "hindrance"),
+        store={"metadata_keys": _names_text},
+        restore={
+            **_few("project_id", "host", "landing", "vm_state", "task_state", "hindrance"),
+            "metadata_keys": _names_of,
+        },
     ),
     Migration: Shelf(
         Migration,
@@ -465,6 +481,13 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
     Drain: Shelf(Drain, tables.drains, restore={**_flags(Drain), **_few("host")}),
     Residue: Shelf(Residue, tables.residue, restore=_few("host", "kind", "project_id")),
     Bus: Shelf(Bus, tables.buses, restore=_flags(Bus)),
+    Notice: Shelf(
+        Notice,
+        tables.notices,
+        store={"metadata_keys": _names_text},
+        restore={**_flags(Notice), **_few("project_id", "move_kind"), "metadata_keys": _names_of},
+    ),
+    Project: Shelf(Project, tables.projects, restore=_few("project_id")),
     Knowledge: Shelf(Knowledge, tables.knowledge, extra={"name": attrgetter("key")}),
 }
 
@@ -477,5 +500,7 @@ _KEYS: Final[dict[type[Entity], Callable[[Any], Row]]] = {
     Drain: lambda one: (one.drain_id,),
     Residue: lambda one: (one.host, one.server_id, one.kind),
     Bus: lambda one: (one.name,),
+    Notice: lambda one: (one.server_id,),
+    Project: lambda one: (one.project_id,),
     Knowledge: lambda one: (one.key,),
 }

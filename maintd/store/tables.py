@@ -12,7 +12,20 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+)
 from sqlalchemy.dialects import mysql
 
 metadata = MetaData(
@@ -99,6 +112,7 @@ servers = _table(
     Column("failed_at", Double),
     Column("hindrance", Name),
     Column("memory_mb", BigInteger),
+    Column("metadata_keys", Long),  # JSON, null where there are none
 )
 
 migrations = _table(
@@ -203,6 +217,7 @@ drains = _table(
     Column("ended_at", Double, index=True),
     Column("outcome", Name),
     _flag("removed"),
+    _flag("removal", server_default=false()),
 )
 
 residue = _table(
@@ -217,6 +232,31 @@ residue = _table(
     Column("cleared_at", Double, index=True),
     Column("cleared_by", Text),
     Column("project_id", Name),
+)
+
+notices = _table(
+    "notices",
+    Column("server_id", Name, primary_key=True),
+    Column("project_id", Name, nullable=False, index=True),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("drain_id", Name),
+    Column("maintenance_since", Double),
+    _flag("removal"),
+    Column("move_key", Name),
+    Column("move_kind", Name),
+    Column("move_since", Double),
+    Column("asked_for_by", String(32), nullable=False),
+    Column("stalled", String(32)),
+    Column("lost_since", Double),
+    _flag("forced_down"),
+    Column("metadata_keys", Long),  # JSON, null where there are none
+)
+
+projects = _table(
+    "projects",
+    Column("project_id", Name, primary_key=True),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("visible_at", Double, nullable=False),
 )
 
 buses = _table(
@@ -258,7 +298,12 @@ events = _table(
     Column("time", Double, nullable=False, index=True),
     Column("body", Long, nullable=False),
     _flag("fanned_out"),
+    # Of a tenant event: whose it is, its number among this project's, and when it may be seen. NULL for operators'.
+    Column("project_id", Name),
+    Column("incarnation", BigInteger),
+    Column("visible_at", Double),
     Index(None, "fanned_out", "sequence"),
+    Index(None, "project_id", "incarnation"),
 )
 
 message_ids = _table(

@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from maintd.errors import StoreUnavailable
 from maintd.store import delivery_tables as _tables  # noqa: F401  (makes its tables known)
 from maintd.store import engine
+from maintd.store import subscription_tables as _more_tables  # noqa: F401
 from maintd.store.deliveries import Deliveries
 from maintd.store.tables import metadata
 

@@ -25,10 +25,12 @@ from maintd.domain.model import (
     Knowledge,
     Migration,
     Note,
+    Notice,
     Pass,
     Phase,
     Point,
     Progress,
+    Project,
     ProofRead,
     Residue,
     Server,
@@ -92,6 +94,7 @@ FULL: tuple[Entity, ...] = (
         6.5,
         "h=1",
         2**40,
+        ("ha-group", "owner's \U0001f600"),
     ),
     Migration(
         "key-1",
@@ -161,9 +164,13 @@ FULL: tuple[Entity, ...] = (
         None,
         "completed",
     ),
-    Drain("drain-1", "cmp-1", 1.5, "why", True, True, True, 12, 2.5, 3.5, None, "ended", True),
+    Drain("drain-1", "cmp-1", 1.5, "why", True, True, True, 12, 2.5, 3.5, None, "ended", True, True),
     Residue("cmp-1", "s-1", "evacuated", 1.5, "uuid-1", "uuid-m", "detail", None, "who", "p-1"),
     Bus("default", True, 1.5, 2.5, 3.5, 4.5, 5.5),
+    Notice(
+        "s-1", "p-1", 2**40, "drain-1", 1.5, True, "key-1", "resize", 2.5, "owner", "slow", 3.5, True, ("ha-group",)
+    ),
+    Project("p-1", 2**40, 1.5),
     Knowledge(1.5, 2.5, 3.5),
 )
 
@@ -175,6 +182,8 @@ BARE: tuple[Entity, ...] = (
     Drain("drain-2", "cmp-2", 1.5),
     Residue("cmp-2", "s-2", "deleted_while_down", 1.5),
     Bus("other"),
+    Notice("s-2", "p-2"),
+    Project("p-2"),
 )
 
 STALLS = (  # not among those above: what has evidence cannot be hashed

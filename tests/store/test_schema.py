@@ -12,7 +12,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-import maintd.store.delivery_tables  # noqa: F401 - for its tables
+import maintd.store.delivery_tables
+import maintd.store.subscription_tables  # noqa: F401 - for their tables
 from maintd.clock import ManualClock
 from maintd.errors import OperatorError
 from maintd.store import Store, open_store, schema
@@ -86,4 +87,4 @@ def test_an_installed_package_can_upgrade(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program]
     ran = subprocess.run(command, cwd="/", env={"PYTHONPATH": str(place)}, capture_output=True, text=True, check=False)
 
-    assert (0, "0004\n") == (ran.returncode, ran.stdout), ran.stderr
+    assert (0, "0005\n") == (ran.returncode, ran.stdout), ran.stderr

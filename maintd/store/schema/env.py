@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-import maintd.store.delivery_tables  # noqa: F401 - for its tables
+import maintd.store.delivery_tables
+import maintd.store.subscription_tables  # noqa: F401 - for their tables
 from maintd.store.tables import metadata
 
 context.configure(

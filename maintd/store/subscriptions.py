@@ -1,0 +1,231 @@
+"""Subscriptions as rows: who wants to be told, where, of what, under which secrets, and how that stands.
+
+An operator's subscription has no project; a project's own belongs to it, and every question that a project asks is
+asked with its id, so that another's is not there rather than forbidden. Whoever changes a row gives it the next
+`version` of the table: by the highest one, every controller's dispatcher sees that there is something to read anew.
+
+It decides nothing: whether an endpoint is verified, given up or tried again is the dispatcher's affair, who may ask the
+web's. Secrets are encrypted by the vault before they come near a statement; no row, repr or error shows one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from maintd.store.engine import Database
+from maintd.store.subscription_tables import subscriptions
+from maintd.store.vault import Vault
+
+UNVERIFIED: Final = "unverified"
+ACTIVE: Final = "active"
+PAUSED: Final = "paused"
+DISABLED: Final = "disabled"
+STATES: Final = (UNVERIFIED, ACTIVE, PAUSED, DISABLED)
+
+ENDPOINT_PREFIX: Final = "sub-"
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One subscription. `project_id` None: an operator's. `secrets`: in use, newest first, the older one until
+    `previous_until`.
+
+    `reason` says why it is unverified, paused or disabled, for people. `verify_due_at` is when verification is tried
+    (again); `failing_since` when its unbroken failure began; `probe_at` when a disabled one is probed next, None where
+    it asked for no more (410).
+    """
+
+    id: str
+    project_id: str | None
+    name: str
+    url: str = field(repr=False)
+    event_types: tuple[str, ...]
+    servers: tuple[str, ...] = ()
+    metadata_key: str | None = None
+    state: str = UNVERIFIED
+    reason: str | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    previous_until: float | None = None
+    created_at: float = 0.0
+    created_by: str | None = None
+    updated_at: float = 0.0
+    verified_at: float | None = None
+    verify_due_at: float | None = None
+    verify_tries: int = 0
+    failing_since: float | None = None
+    disabled_at: float | None = None
+    probe_at: float | None = None
+    version: int = 0
+
+    @property
+    def endpoint(self) -> str:
+        """The name under which its deliveries are kept."""
+        return ENDPOINT_PREFIX + self.id
+
+
+class _Overtaken(Exception):
+    """Ends a transaction whose row has changed meanwhile."""
+
+
+class Subscriptions:
+    """`store.subscriptions`. Safe to use from many threads and by many controllers at once.
+
+    Without a vault, subscriptions can be listed and removed but neither made nor used: `vault` then raises.
+    """
+
+    def __init__(self, database: Database, vault: Callable[[], Vault]) -> None:
+        self._database = database
+        self._vault = vault
+
+    def version(self) -> tuple[int, int]:
+        """(highest version, number of rows): another pair than before means that something has changed."""
+        s = subscriptions.c
+        row = self._database.read(
+            lambda connection: connection.execute(select(func.max(s.version), func.count())).one()
+        )
+        return int(row[0] or 0), int(row[1])
+
+    def add(self, subscription: Subscription, *, quota: int | None = None) -> Subscription | None:
+        """Keep a new one; None, and nothing kept, where its project (or the operators) has `quota` already."""
+        values = self._values(subscription)
+
+        def work(connection: Connection) -> Subscription | None:
+            if quota is not None and _count(connection, subscription.project_id) >= quota:
+                return None
+            values["version"] = _next_version(connection)
+            connection.execute(insert(subscriptions).values(values))
+            return replace(subscription, version=values["version"])
+
+        return self._database.write(work, durable=True)
+
+    def change(self, subscription_id: str, how: Callable[[Subscription], Subscription]) -> Subscription | None:
+        """Put `how(row)` in the row's place, in one transaction; what stands there then. None: there is none.
+
+        `how` may be called again where the transaction has to be; it must only compute.
+        """
+
+        def work(connection: Connection) -> Subscription | None:
+            row = connection.execute(select(subscriptions).where(subscriptions.c.id == subscription_id)).first()
+            if row is None:
+                return None
+            was = self._of(row)
+            changed = how(was)
+            if changed == was:
+                return was
+            values = self._values(changed)
+            values["version"] = _next_version(connection)
+            mine = connection.execute(
+                update(subscriptions)
+                .where(subscriptions.c.id == subscription_id, subscriptions.c.version == was.version)
+                .values(values)
+            )
+            if mine.rowcount == 0:
+                raise _Overtaken
+            return replace(changed, version=values["version"])
+
+        while True:
+            try:
+                return self._database.write(work, durable=True)
+            except _Overtaken:  # another controller has changed it between our reading and our writing
+                continue
+
+    def remove(self, subscription_id: str) -> bool:
+        """Forget one; whether there was one. Its deliveries stay until their age."""
+        statement = delete(subscriptions).where(subscriptions.c.id == subscription_id)
+        return self._database.write(lambda connection: connection.execute(statement).rowcount > 0, durable=True)
+
+    def get(self, subscription_id: str) -> Subscription | None:
+        statement = select(subscriptions).where(subscriptions.c.id == subscription_id)
+        row = self._database.read(lambda connection: connection.execute(statement).first())
+        return None if row is None else self._of(row)
+
+    def list(
+        self, *, project_id: str | None = None, everybody: bool = False, after: str = "", limit: int = 100
+    ) -> list[Subscription]:
+        """By id, from the one after `after`: a project's own, without one the operators', or everybody's."""
+        s = subscriptions.c
+        statement = select(subscriptions).where(s.id > after).order_by(s.id).limit(limit)
+        if not everybody:
+            statement = statement.where(s.project_id.is_(None) if project_id is None else s.project_id == project_id)
+        return self._database.read(lambda connection: [self._of(row) for row in connection.execute(statement)])
+
+    def all(self) -> Sequence[Subscription]:
+        """Every one, for the dispatcher."""
+        statement = select(subscriptions).order_by(subscriptions.c.id)
+        return self._database.read(lambda connection: [self._of(row) for row in connection.execute(statement)])
+
+    def count(self, project_id: str | None) -> int:
+        """How many a project, or with None the operators, have."""
+        return self._database.read(lambda connection: _count(connection, project_id))
+
+    # -- a row as a subscription
+
+    def _values(self, one: Subscription) -> dict[str, Any]:
+        vault = self._vault()
+        secret, previous = (*one.secrets, None, None)[:2]
+        return {
+            "id": one.id,
+            "project_id": one.project_id,
+            "name": one.name,
+            "url": one.url,
+            "event_types": json.dumps(one.event_types),
+            "servers": json.dumps(one.servers) if one.servers else None,
+            "metadata_key": one.metadata_key,
+            "state": one.state,
+            "reason": one.reason,
+            "secret": vault.encrypt(secret or ""),
+            "previous_secret": vault.encrypt(previous) if previous else None,
+            "previous_until": one.previous_until,
+            "created_at": one.created_at,
+            "created_by": one.created_by,
+            "updated_at": one.updated_at,
+            "verified_at": one.verified_at,
+            "verify_due_at": one.verify_due_at,
+            "verify_tries": one.verify_tries,
+            "failing_since": one.failing_since,
+            "disabled_at": one.disabled_at,
+            "probe_at": one.probe_at,
+            "version": one.version,
+        }
+
+    def _of(self, row: Row[Any]) -> Subscription:
+        vault = self._vault()
+        texts = [text for text in (row.secret, row.previous_secret) if text]
+        return Subscription(
+            id=row.id,
+            project_id=row.project_id,
+            name=row.name,
+            url=row.url,
+            event_types=tuple(json.loads(row.event_types)),
+            servers=tuple(json.loads(row.servers)) if row.servers else (),
+            metadata_key=row.metadata_key,
+            state=row.state,
+            reason=row.reason,
+            secrets=tuple(vault.decrypt(text) for text in texts),
+            previous_until=row.previous_until,
+            created_at=row.created_at,
+            created_by=row.created_by,
+            updated_at=row.updated_at,
+            verified_at=row.verified_at,
+            verify_due_at=row.verify_due_at,
+            verify_tries=row.verify_tries,
+            failing_since=row.failing_since,
+            disabled_at=row.disabled_at,
+            probe_at=row.probe_at,
+            version=row.version,
+        )
+
+
+def _next_version(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(subscriptions.c.version))).scalar() or 0) + 1
+
+
+def _count(connection: Connection, project_id: str | None) -> int:
+    s = subscriptions.c
+    mine = s.project_id.is_(None) if project_id is None else s.project_id == project_id
+    return int(connection.execute(select(func.count()).select_from(subscriptions).where(mine)).scalar() or 0)
