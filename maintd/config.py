@@ -157,7 +157,16 @@ class DrainConfig:
     settle_s: float = 15.0
     stalled_after_s: float = 900.0
     reason_match: tuple[str, ...] = ("*maint*", "*drain*")
+    removal_match: tuple[str, ...] = ("*decommission*", "*retire*")
     accept_residue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TenantsConfig:
+    """Whether owners of servers are told anything, and by how much what they are told may be late."""
+
+    enabled: bool = False
+    jitter_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +255,7 @@ class Config:
     api: ApiConfig = ApiConfig()
     metrics: MetricsConfig = MetricsConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
+    tenants: TenantsConfig = TenantsConfig()
     files: tuple[Path, ...] = ()
     library: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: _NOTHING, repr=False)
     warnings: tuple[str, ...] = ()
@@ -421,13 +431,14 @@ class _Reader:
             buses=self._buses(),
             cloud=self._cloud(),
             database=self._database(),
-            drain=self._fill(DrainConfig, "drain", reason_match=tuple(self.value("drain", "reason_match"))),
+            drain=self._drain(),
             residue=self._fill(ResidueConfig, "residue"),
             services=self._fill(ServicesConfig, "services"),
             stall=self._stall(),
             api=self._api(),
             metrics=MetricsConfig(*self._listen("metrics")),
             webhooks=self._webhooks(),
+            tenants=self._fill(TenantsConfig, "tenants"),
             files=self.files,
             library=MappingProxyType(self.library),
         )
@@ -436,6 +447,10 @@ class _Reader:
     def _fill(self, kind: Callable[..., T], group: str, **given: Any) -> T:
         opts = GROUPS[group][1]
         return kind(**{opt.dest: self.value(group, opt.dest) for opt in opts if opt.dest not in given} | given)
+
+    def _drain(self) -> DrainConfig:
+        globs = {name: tuple(self.value("drain", name)) for name in ("reason_match", "removal_match")}
+        return self._fill(DrainConfig, "drain", **globs)
 
     def _stall(self) -> StallConfig:
         reasons: list[str] = self.value("stall", "observe_only")

@@ -35,7 +35,7 @@ from maintd.domain.copying import replace
 from maintd.domain.events import CATALOGUE, CloudEvent
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Blocker, Bus, Knowledge, NovaLive, Policy
-from maintd.domain.observations import BusSeen, DrainRequested, Observation, ResidueCleared, Watching
+from maintd.domain.observations import BusSeen, DrainRequested, Observation, OwnersListening, ResidueCleared, Watching
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
 from maintd.ingest.admit import Admission
@@ -83,6 +83,7 @@ def policy_of(config: Config, *, shadow: bool = True) -> Policy:
         settle_s=config.drain.settle_s,
         stalled_after_s=config.drain.stalled_after_s,
         reason_match=config.drain.reason_match,
+        removal_match=config.drain.removal_match,
         accept_residue=config.drain.accept_residue,
         trust_reap=config.residue.trust_reap,
         lost_after_s=config.services.lost_after_s,
@@ -99,6 +100,8 @@ def policy_of(config: Config, *, shadow: bool = True) -> Policy:
             completion_timeout_s=config.stall.live_migration_completion_timeout_s,
             timeout_action=config.stall.live_migration_timeout_action,
         ),
+        tenants=config.tenants.enabled,
+        tenant_jitter_s=config.tenants.jitter_s,
     )
 
 
@@ -120,14 +123,14 @@ class Voice:
         self._wake()
         for event in events:
             self._metrics.events_published.labels(event.type).inc()
-            because = event.data["because"]
+            because = event.data.get("because")  # owners are not told
             log.info(
                 "event_published",
                 type=event.type,
                 subject=event.subject,
                 event_id=event.id,
                 server=event.data.get("server_id"),
-                because=because["event_type"] or because["origin"],
+                because=because["event_type"] or because["origin"] if because else None,
             )
 
     def odd(self, what: str, detail: str, error: BaseException | None = None) -> None:
@@ -239,6 +242,9 @@ class Leading:
         for host in list(fleet.hosts()):
             if host.say_up_at is not None:
                 fleet.put(replace(host, say_up_at=None))  # nobody looked whether it lasted; the next look begins anew
+        if config.tenants.enabled:
+            # What began while owners were not being told is told now; of what they know already, nothing is.
+            self.admission.admit((OwnersListening(clock.now(), Because("clock", "owners.listening")),))
         log.info("fleet_loaded", took_s=round(clock.monotonic() - began, 3), **fleet.counts())
         self.api: NovaApi | None = None
         self.polls: Polls | None = None
@@ -685,7 +691,7 @@ class Daemon:
             raise LeaseLost("Another controller holds the fleet; ask it, or wait for this one to take over.")
         return self.leading
 
-    def _request_drain(self, host: str) -> None:
+    def _request_drain(self, host: str, removal: bool) -> None:
         leading = self._leader()
         known = leading.admission.read(lambda fleet: fleet.host(host))
         if known is None:
@@ -694,7 +700,7 @@ class Daemon:
             raise OperatorError(
                 f"{host} is open: disable it first (openstack compute service set --disable {host} nova-compute)."
             )
-        leading.admit(DrainRequested(self.clock.now(), Because("operator", "drain.start"), host))
+        leading.admit(DrainRequested(self.clock.now(), Because("operator", "drain.start"), host, removal))
 
     def _clear_residue(self, host: str, who: str | None, server_id: str | None) -> None:
         leading = self._leader()

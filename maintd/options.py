@@ -240,11 +240,36 @@ _DRAIN_OPTS: tuple[cfg.Opt, ...] = (
         "hosts are when the first server leaves. Case does not matter. Empty: never by reason. "
         "Unit: comma-separated globs.",
     ),
+    cfg.Opt(
+        "removal_match",
+        type=_NAMES,
+        default=["*decommission*", "*retire*"],
+        help="A closed host whose disabled reason matches one of these is being drained, and goes for good: "
+        "drain.started says so, and so do the events of its servers' owners. Case does not matter. Empty: only "
+        "`maintd drain start --removal` says it. Unit: comma-separated globs.",
+    ),
     cfg.BoolOpt(
         "accept_residue",
         default=False,
         help="Call a host empty although evacuated or deleted servers may have left files or running guests on it; "
         "the proof then lists them. Unit: true or false.",
+    ),
+)
+
+_TENANTS_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.BoolOpt(
+        "enabled",
+        default=False,
+        help="Tell owners what touches their servers: a drain of the host, moves, the loss of the host. They ask with "
+        "tokens of their own, so [api] auth has to be keystone for them. Unit: true or false.",
+    ),
+    _seconds(
+        "jitter_s",
+        0.0,
+        0.0,
+        600.0,
+        "What follows from one cause is told to each project after a delay of its own, drawn anew each time, of up to "
+        "so long: two projects can then not tell by the time that their servers share a host.",
     ),
 )
 
@@ -478,6 +503,10 @@ GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
     "api": ("The read API that the commands use.", _API_OPTS),
     "metrics": ("For Prometheus and for probes.", _METRICS_OPTS),
     "webhooks": ("Where events go.", _WEBHOOKS_OPTS),
+    "tenants": (
+        "What owners of servers are told: maintd.server.* events, and GET /v1/servers/maintenance. Never a host.",
+        _TENANTS_OPTS,
+    ),
 }
 
 NAMED_GROUPS: dict[str, tuple[cfg.Opt, ...]] = {"bus": BUS_OPTS, "webhook": WEBHOOK_OPTS}

@@ -23,8 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from maintd.domain import events  # noqa: E402
+from maintd.domain import tenant_events as tenants  # noqa: E402
 from maintd.domain.emptiness import BLOCKER_KINDS  # noqa: E402
-from maintd.domain.model import Because, Blocker, Kind, Note, ProofRead  # noqa: E402
+from maintd.domain.model import Because, Blocker, Kind, Note, Notice, ProofRead  # noqa: E402
 
 DOCS = ROOT / "docs"
 
@@ -55,6 +56,7 @@ FIELDS: dict[str, str] = {
     "planned": "the host had been closed before its heartbeat ended",
     "proof": "the answers on which the proof rests",
     "reason": "of a service or drain: Nova's disabled reason; of a stall: the verdict",
+    "removal": "an operator said that the host goes for good",
     "removed": "it ended because the compute service was deleted",
     "residue": "what may be left on the host, and was accepted",
     "scope": "what the proof covers: always `nova`",
@@ -113,6 +115,47 @@ PARTS: dict[type, tuple[str, dict[str, str]]] = {
     ),
 }
 
+TENANT_PARTS: dict[type, tuple[str, dict[str, str]]] = {
+    tenants.TenantData: (
+        "data of every tenant event",
+        {
+            "server_id": "the server's uuid",
+            "change": "what happened; each type has its own words",
+            "incarnation": "the number of this event among all that the project was told, as in `sequence`",
+            "state": "all that touches the server now",
+        },
+    ),
+    tenants.ServerState: (
+        "state, and servers[] of GET /v1/servers/maintenance",
+        {
+            "server_id": "the server's uuid",
+            "incarnation": "the number of the newest event of this server: of two states the higher one is true",
+            "maintenance": "its host is being emptied; null where it is not",
+            "move": "it is being moved; null where it is not",
+            "host_lost": "nobody has control of its host; null where somebody has",
+            "metadata_keys": "the names in the server's own metadata",
+        },
+    ),
+    tenants.Maintenance: (
+        "state.maintenance",
+        {"since": "since when it was said", "removal": "the host goes for good: the server cannot come back to it"},
+    ),
+    tenants.Move: (
+        "state.move",
+        {
+            "since": "since when it was said",
+            "kind": "Nova's kind of migration",
+            "asked_for_by": "`owner` (a resize, say), `operator`, or `unknown`",
+            "stalled": "how it stands still, where the guest may feel it (a word of `move_stalled`); else null",
+        },
+    ),
+    tenants.HostLost: (
+        "state.host_lost",
+        {"since": "since when it was said", "forced_down": "an operator has told Nova that the host is dead"},
+    ),
+}
+"""The same for what owners of servers are told."""
+
 _AT = 1767225600.0
 SAMPLES: dict[str, Any] = {
     "binary": "nova-compute",
@@ -147,6 +190,7 @@ SAMPLES: dict[str, Any] = {
     "occupants": (Note("incoming", "4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11", "it is being built here"),),
     "proof": (ProofRead("os-migrations", 1, _AT - 16, 0), ProofRead("servers", 1, _AT - 15.8, 0)),
     "reason": "maintenance: new power supply",
+    "removal": False,
     "removed": False,
     "servers_remaining": 1,
     "servers_total": 12,
@@ -212,14 +256,22 @@ def object_schema(kind: type) -> dict[str, Any]:
         schema = type_schema(name, hint)
         if name == "kind" and issubclass(kind, events.Event):
             schema = {"type": "string", "enum": [k.value for k in Kind]}
-        text = FIELDS.get(name) if issubclass(kind, events.Event) else PARTS[kind][1].get(name)
+        text = FIELDS.get(name) if issubclass(kind, events.Event) else {**PARTS, **TENANT_PARTS}[kind][1].get(name)
         properties[name] = {**schema, "description": text}
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def event_schema(kind: type[events.Event]) -> dict[str, Any]:
+def tenant_data_schema(kind: type[tenants.TenantEvent]) -> dict[str, Any]:
+    """The JSON Schema of a tenant event's data."""
+    schema = object_schema(tenants.TenantData)
+    schema["properties"]["change"]["enum"] = list(kind.CHANGES)
+    return schema
+
+
+def event_schema(kind: type[events.Event | tenants.TenantEvent]) -> dict[str, Any]:
     """The JSON Schema of the whole CloudEvent."""
     name = f"maintd.{kind.TYPE}.v1"
+    data = tenant_data_schema(kind) if issubclass(kind, tenants.TenantEvent) else object_schema(kind)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:maintd:event:{name}",
@@ -235,7 +287,7 @@ def event_schema(kind: type[events.Event]) -> dict[str, Any]:
             "time": {"type": "string", "format": "date-time"},
             "datacontenttype": {"const": "application/json"},
             "sequence": {"type": "string", "pattern": "^[0-9]{20}$"},
-            "data": object_schema(kind),
+            "data": data,
         },
         "required": ["specversion", "id", "source", "type", "subject", "time", "sequence", "data"],
     }
@@ -267,6 +319,20 @@ Every event is a [CloudEvent](https://cloudevents.io) 1.0 in structured JSON. Th
 
 Times are RFC 3339 in UTC, durations are seconds and their names end in `_seconds`.
 *Empty* means empty of Nova servers: storage daemons, network agents and stray processes are not seen.
+"""
+
+
+TENANTS = """\
+
+## What owners of servers are told
+
+Tenant events are other data under another rule. With `[tenants] enabled` each project hears about its own servers,
+and about nothing else: no host, no text of Nova's, no id that another project would see. They are not in the
+operators' `GET /v1/events`, and `*` does not include them; ids, `sequence` and cursor are each project's own. `time`
+and `since` are whole seconds, of when the project could first be told.
+
+**Every event carries the whole present state of its server**: the one with the highest `sequence` is right, whatever
+was lost before it, and `GET /v1/servers/maintenance` says the same of all servers of a project that anything touches.
 """
 
 
@@ -309,7 +375,44 @@ def markdown() -> str:
         "| kind | means |\n|---|---|"
     )
     out += [f"| `{kind}` | {text} |" for kind, text in BLOCKER_KINDS.items()]
+    out += tenant_markdown()
     return "\n".join(out) + "\n"
+
+
+def tenant_markdown() -> list[str]:
+    """The part of docs/events.md on what owners of servers are told."""
+    out = [TENANTS, "| type | when | `data.change` |\n|---|---|---|"]
+    for name, kind in tenants.TENANT_CATALOGUE.items():
+        schema = f"[`maintd.{name}.v1`](schemas/maintd.{name}.v1.json)"
+        changes = "; ".join(f"`{word}`: {text}" for word, text in kind.CHANGES.items())
+        out.append(f"| {schema} | {text_of(kind)} | {changes} |")
+    text = json.dumps(tenant_sample(tenants.Moving), indent=2, ensure_ascii=False)
+    out.append(f"\n```json\n{text}\n```\n")
+    for kind, (title, texts) in TENANT_PARTS.items():
+        out.append(f"### {title}\n\n| member | type | |\n|---|---|---|")
+        for _, wire_name, hint in members(kind):
+            out.append(f"| `{wire_name}` | {word(hint, wire_name)} | {texts[wire_name]} |")
+        out.append("")
+    return out
+
+
+def tenant_sample(kind: type[tenants.TenantEvent]) -> dict[str, Any]:
+    """A likely tenant event of a class, as it goes out."""
+    notice = Notice(
+        "4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11",
+        "5f0c6d1e8a7b4c3d9e2f1a0b8c7d6e5f",
+        7,
+        drain_id="d-7f3c",
+        maintenance_since=_AT - 95,
+        move_key="m-5e21",
+        move_kind="live-migration",
+        move_since=_AT,
+        asked_for_by="operator",
+        metadata_keys=("ha-group",),
+    )
+    event = kind(notice=notice, change=next(iter(kind.CHANGES)), visible_at=_AT)
+    sent = tenants.publish_to_tenant(event, id="01jh0000000000000000000001", installation="main", sequence=42)
+    return sent.as_dict()
 
 
 def sorted_catalogue() -> list[tuple[str, type[events.Event]]]:
@@ -322,7 +425,7 @@ def sorted_catalogue() -> list[tuple[str, type[events.Event]]]:
 def drawn() -> dict[Path, str]:
     """Every file that is drawn, with its text."""
     files = {DOCS / "events.md": markdown()}
-    for name, kind in events.CATALOGUE.items():
+    for name, kind in [*events.CATALOGUE.items(), *tenants.TENANT_CATALOGUE.items()]:
         text = json.dumps(event_schema(kind), indent=2, ensure_ascii=False) + "\n"
         files[DOCS / "schemas" / f"maintd.{name}.v1.json"] = text
     return files

@@ -47,6 +47,7 @@ def add(commands: Commands) -> None:
         "only begins to watch for stalls.",
     )  # fmt: skip
     start.add_argument("host", metavar="HOST")
+    start.add_argument("--removal", action="store_true", help="the host goes for good: owners of its servers hear it")
     ask_options(start, inherited=True)
 
     migrations = command(commands, "migrations", "list the migrations under way", do_migrations)
@@ -352,13 +353,15 @@ def do_drains_show(args: argparse.Namespace) -> int:
 
 
 def do_drain_start(args: argparse.Namespace) -> int:
-    drain = client(args).post("drains", host=args.host)
+    drain = client(args).post("drains", host=args.host, removal=args.removal)
     if args.json:
         print_json(drain)
     elif drain["drain_id"] is None:
         say(f"Asked for a drain of {clean(args.host)}; see: maintd drains")
     else:
-        say(f"{clean(args.host)} is draining since {utc(drain['started_at'])} (drain {clean(drain['drain_id'])}).")
+        for_good = ", for good" if drain["removal"] else ""
+        since = utc(drain["started_at"])
+        say(f"{clean(args.host)} is draining since {since}{for_good} (drain {clean(drain['drain_id'])}).")
     return Exit.YES
 
 

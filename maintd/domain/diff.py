@@ -65,6 +65,7 @@ def diff(d: Draft) -> list[Event]:
                     forced_down=drain.forced_down,
                     found=drain.found,
                     servers_total=drain.servers_total,
+                    removal=drain.removal,
                 )
             )
     for old_migration, migration in migrations:

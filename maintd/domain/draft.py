@@ -22,6 +22,7 @@ from maintd.domain.model import (
     Migration,
     Phase,
     Policy,
+    Project,
     Residue,
     Server,
     Value,
@@ -45,7 +46,7 @@ class Draft:
 
     __slots__ = (
         "fleet", "policy", "new_id", "because", "now", "changed", "removed", "forgotten", "touched", "departed",
-        "emptied", "requested", "before_events",
+        "emptied", "requested", "before_events", "everyone",
     )  # fmt: skip
 
     def __init__(self, fleet: Fleet, ids: Callable[[], str], because: Because, now: float) -> None:
@@ -60,7 +61,8 @@ class Draft:
         self.touched: dict[str, None] = {}
         self.departed: dict[str, None] = {}
         self.emptied: dict[str, Finding] = {}
-        self.requested: dict[str, None] = {}
+        self.requested: dict[str, bool] = {}
+        self.everyone = False
         self.before_events: list[Event] = []
 
     def _get(self, table: type[V], key: str, held: V | None) -> V | None:
@@ -78,6 +80,9 @@ class Draft:
 
     def drain(self, drain_id: str | None) -> Drain | None:
         return self._get(Drain, drain_id, self.fleet.drain(drain_id)) if drain_id else None
+
+    def project(self, project_id: str) -> Project:
+        return self._get(Project, project_id, self.fleet.project(project_id)) or Project(project_id)
 
     def bus(self, name: str) -> Bus | None:
         return self._get(Bus, name, self.fleet.bus(name))

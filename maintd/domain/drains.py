@@ -23,7 +23,7 @@ from maintd.domain.observations import (
 
 def fold_drain_requested(d: Draft, o: DrainRequested) -> None:
     if d.host(o.host) is not None:
-        d.requested[o.host] = None
+        d.requested[o.host] = o.removal
         d.touch(o.host)
 
 
@@ -44,7 +44,7 @@ def judge_drain(d: Draft, host: Host, here: set[str], moves: list[Migration]) ->
     away = [m for m in moves if m.source == name and m.destination != name and m.phase in MOVING_PHASES]
     drain = d.drain(host.drain_id)
     if drain is None:
-        named = host.disabled_reason and any(fnmatchcase(host.disabled_reason, p) for p in d.policy.reason_match)
+        named = _says(host, d.policy.reason_match) or _says(host, d.policy.removal_match)
         named = named and (not host.found or bool(here or moves))
         if not (away or name in d.departed or name in d.requested or named):
             return host
@@ -59,6 +59,7 @@ def judge_drain(d: Draft, host: Host, here: set[str], moves: list[Migration]) ->
             requested=name in d.requested,
             servers_total=len(here) + (name in d.departed) if baselined else None,
             moved_at=d.now,
+            removal=d.requested.get(name, False) or _says(host, d.policy.removal_match),
         )
         d.put(drain)
         # A host that was found empty has not been announced; with a drain it is, by a proof of its own.
@@ -66,6 +67,9 @@ def judge_drain(d: Draft, host: Host, here: set[str], moves: list[Migration]) ->
         host = replace(host, drain_id=drain.drain_id, quiet=False, emptied=emptied)
         d.put(host)
         return host
+    if not drain.removal and (d.requested.get(name) or _says(host, d.policy.removal_match)):
+        drain = replace(drain, removal=True)
+        d.put(drain)
     moved_at = max([m.moved_at for m in moves if m.source == name], default=0.0)
     if name in d.departed:
         moved_at = d.now
@@ -75,6 +79,12 @@ def judge_drain(d: Draft, host: Host, here: set[str], moves: list[Migration]) ->
     if moved_at > drain.moved_at:
         d.put(replace(drain, moved_at=moved_at, stalled_at=None))
     return host
+
+
+def _says(host: Host, patterns: tuple[str, ...]) -> bool:
+    """Whether the reason given for disabling the host is one of these."""
+    reason = host.disabled_reason
+    return reason is not None and any(fnmatchcase(reason.lower(), pattern.lower()) for pattern in patterns)
 
 
 def close_drain(d: Draft, host: Host, *, removed: bool) -> None:

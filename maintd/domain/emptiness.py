@@ -509,12 +509,12 @@ def judge_pass(
     for server_id, s in sorted(listed.items()):
         row = moving.get(server_id)
         if row is not None and not (row.status == "finished" and row.source != name):
-            out.append(_row_blocker(row, name))
+            out.append(_row_blocker(row, name, held(row.server_id)))
         else:
             out.append(server_blocker(_as_held(s, held), host))
     hidden = on_hypervisor - set(listed)
     out.extend(hidden_blocker(i, moving.get(i), held(i)) for i in sorted(hidden))
-    out.extend(_row_blocker(m, name) for i, m in sorted(moving.items()) if i not in listed and i not in hidden)
+    out.extend(_row_blocker(m, name, held(i)) for i, m in sorted(moving.items()) if i not in listed and i not in hidden)
 
     asked = {r.target: r for r in seen if r.read is Read.CONSUMER}
     explained = set(listed) | on_hypervisor | set(moving) | set(holding)
@@ -532,7 +532,9 @@ def judge_pass(
         if held_by is not None and held_by.status == "reverted" and held_by.source == name:
             # Nova says so before the source has taken the server back, and gives it the allocation when it has.
             why = f"{held_by.kind} is reverted, {NOT_BACK_YET}"
-            out.append(Blocker("incoming", held_by.server_id, detail=why, project_id=held_by.project_id))
+            out.append(
+                Blocker("incoming", held_by.server_id, detail=why, project_id=_project_of(held(held_by.server_id)))
+            )
             continue
         if server is not None and server.host == name:
             out.append(server_blocker(_as_held(server, held), host))
@@ -545,7 +547,7 @@ def judge_pass(
             detail = f"held by {'migration' if held_by else 'server'} {consumer}"
             if coming:
                 detail += ", which is being moved, perhaps to here: Nova does not say where to yet"
-            of = (held_by.project_id if held_by else None) or (server.project_id if server else None)
+            of = server.project_id if server else _project_of(held(whom))
             out.append(Blocker("allocation", whom, since=still[consumer], detail=detail, project_id=of))
         else:
             warnings.append(Note("leftover_allocation", whom, f"Placement still holds resources here for {consumer}"))
@@ -607,6 +609,10 @@ def _split_rows(seen: Collection[PassRead]) -> tuple[list[MigrationSeen], list[M
     return first, later
 
 
+def _project_of(known: Server | None) -> str | None:
+    return known.project_id if known else None
+
+
 def _as_held(seen: ServerSeen, held: Callable[[str], Server | None]) -> Server:
     """A row of the server list, with what is remembered of the server."""
     known = held(seen.server_id)
@@ -626,7 +632,7 @@ def _as_held(seen: ServerSeen, held: Callable[[str], Server | None]) -> Server:
 
 def hidden_blocker(server_id: str, row: MigrationSeen | None, known: Server | None) -> Blocker:
     """A server that the hypervisor call alone shows: its row here is hidden while a resize to another cell waits."""
-    project_id = (row.project_id if row else None) or (known.project_id if known else None)
+    project_id = _project_of(known)
     since = (row.updated_at or row.created_at) if row else None
     if row is not None and row.status == "finished":
         detail = f"a resize between cells waits to be confirmed: {_AWAITING}"
@@ -648,8 +654,8 @@ def hidden_blocker(server_id: str, row: MigrationSeen | None, known: Server | No
     )
 
 
-def _row_blocker(row: MigrationSeen, host: str) -> Blocker:
-    server_id, project_id = row.server_id, row.project_id
+def _row_blocker(row: MigrationSeen, host: str, known: Server | None) -> Blocker:
+    server_id, project_id = row.server_id, _project_of(known)  # the row's is whose wish the move was
 
     def blocker(kind: str, detail: str, remedy: str | None = None, since: float | None = row.created_at) -> Blocker:
         return Blocker(kind, server_id, since=since, detail=detail, remedy=remedy, project_id=project_id)

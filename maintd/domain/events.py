@@ -123,7 +123,9 @@ class ServiceDeleted(_HeartbeatEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainStarted(Event):
-    """A closed host began to be emptied. `servers_total` is null while the API has not told how many are there."""
+    """A closed host began to be emptied. `servers_total` is null while the API has not told how many are there;
+    `removal`: an operator said that the host goes for good.
+    """
 
     TYPE = "drain.started"
     drain_id: str
@@ -132,6 +134,7 @@ class DrainStarted(Event):
     forced_down: bool
     found: bool
     servers_total: int | None = None
+    removal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from maintd.domain.model import (
     Value,
     Verification,
 )
+from maintd.domain.tenant_events import TenantEvent
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -43,7 +44,7 @@ class Outcome:
     saved: tuple[Value, ...] = ()
     removed: tuple[Value, ...] = ()
     forgotten: tuple[Value, ...] = ()
-    events: tuple[Event, ...] = ()
+    events: tuple[Event | TenantEvent, ...] = ()
 
 
 NOTHING_CHANGED = Outcome()
@@ -133,6 +134,9 @@ class Fleet:
     def notice(self, server_id: str) -> Notice | None:
         """What a server's owner has been told that still holds."""
         return self._notices.get(server_id)
+
+    def notices(self) -> Iterator[Notice]:
+        return iter(self._notices.values())
 
     def project(self, project_id: str) -> Project | None:
         return self._projects.get(project_id)

@@ -232,6 +232,7 @@ class Migration:
 
     `verdict` is what the bus says the end was; it holds from `verdict_at` on unless the API speaks first.
     `sampled_at` is the last look at `progress`, `moved_at` the last time that anything about the move changed.
+    `asked_by` is the project from which it was asked for, `project_id` the server's own.
     `unlisted_at`: since then Nova, asked for the moves of this server, shows none that this could be. `worked_from`:
     from then on somebody was at work on it; before that it was asked for, or waited in a queue. `memory_mb` is the
     server's when the move began.
@@ -270,6 +271,7 @@ class Migration:
     unlisted_at: float | None = None
     worked_from: float | None = None
     memory_mb: int | None = None
+    asked_by: str | None = None
 
     @property
     def open(self) -> bool:
@@ -616,7 +618,7 @@ class Policy:
     settle_s: float = 15.0
     stalled_after_s: float = 900.0
     reason_match: tuple[str, ...] = ("*maint*", "*drain*")
-    removal_match: tuple[str, ...] = ()
+    removal_match: tuple[str, ...] = ("*decommission*", "*retire*")
     accept_residue: bool = False
     trust_reap: bool = False
     leftover_grace_s: float = 300.0

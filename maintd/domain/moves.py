@@ -66,6 +66,7 @@ def fold_step(d: Draft, o: ServerSeen) -> None:
         source=migration.source or o.source,
         destination=_destination(migration, o),
         project_id=migration.project_id or o.project_id,
+        asked_by=migration.asked_by or o.asked_by,
         request_id=migration.request_id or o.because.request_id,
         emitted_at=max(migration.emitted_at, o.emitted_at),
         stepped=migration.stepped or transition.phase is not None,

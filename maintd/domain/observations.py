@@ -84,6 +84,8 @@ class ServerSeen:
     asked_at: float | None = None  # API rows: when the question was sent; what the bus said since then wins
     hindrance: str | None = None  # see `hindrances.of_flavor`; None where the flavor's extra specs are not shown
     memory_mb: int | None = None  # of its flavor
+    asked_by: str | None = None  # the project from which the action was asked for, where the message is one
+    metadata_keys: tuple[str, ...] | None = None  # sorted; None where its metadata is not shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class HostHinted:
 
 @dataclass(frozen=True, slots=True)
 class MigrationSeen:
-    """A row of os-migrations."""
+    """A row of os-migrations. `asked_by` is the project from which the move was asked for (2.80)."""
 
     seen_at: float
     because: Because
@@ -146,7 +148,7 @@ class MigrationSeen:
     status: str
     source: str | None = None
     destination: str | None = None
-    project_id: str | None = None
+    asked_by: str | None = None
     created_at: float | None = None
     updated_at: float | None = None
     asked_at: float | None = None
@@ -302,11 +304,20 @@ class Watching:
 
 @dataclass(frozen=True, slots=True)
 class DrainRequested:
-    """An operator said `maintd drain start HOST`."""
+    """An operator said `maintd drain start HOST`; with `removal`, that the host goes for good."""
 
     seen_at: float
     because: Because
     host: str
+    removal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OwnersListening:
+    """From now on owners of servers are told what touches these: what does so already is told too."""
+
+    seen_at: float
+    because: Because
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +361,7 @@ Observation = (
     | ComputeHeard
     | Watching
     | DrainRequested
+    | OwnersListening
     | ResidueCleared
     | TimerDue
 )

@@ -20,6 +20,7 @@ from maintd.domain.copying import replace
 from maintd.domain.diff import diff
 from maintd.domain.draft import MOVING_PHASES, Draft
 from maintd.domain.drains import fold_drain_requested, judge_drain, remaining
+from maintd.domain.events import Event
 from maintd.domain.fleet import NOTHING_CHANGED, Fleet, Outcome
 from maintd.domain.model import (
     Blocker,
@@ -42,6 +43,7 @@ from maintd.domain.observations import (
     MovesListed,
     NodesSeen,
     Observation,
+    OwnersListening,
     PassBegun,
     PassRead,
     ProgressSeen,
@@ -67,6 +69,8 @@ from maintd.domain.services import (
     open_host,
 )
 from maintd.domain.stalls import judge_migration, to_judge
+from maintd.domain.tenant_events import TenantEvent
+from maintd.domain.tenants import tell_owners
 
 
 def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Outcome:
@@ -77,7 +81,8 @@ def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Ou
     """
     draft = Draft(fleet, ids, observation.because, observation.seen_at)
     _FOLDS[type(observation)](draft, observation)
-    if not (draft.changed or draft.touched or draft.removed or draft.forgotten or draft.emptied or draft.requested):
+    d = draft
+    if not (d.changed or d.touched or d.removed or d.forgotten or d.emptied or d.requested or d.everyone):
         return NOTHING_CHANGED
     notice_silence(draft)
     for key in to_judge(draft):
@@ -86,9 +91,15 @@ def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Ou
     for name in list(draft.touched):
         if name in closed or (Host, name) in draft.changed:  # of a host that was open and is, nothing follows
             _judge_host(draft, name)
-    said = diff(draft)
+    said: list[Event | TenantEvent] = [*diff(draft)]
+    if fleet.policy.tenants:
+        said += tell_owners(draft)
     saved = tuple(v for (table, key), v in draft.changed.items() if _held(fleet, table, key) != v)
     return Outcome(saved, tuple(draft.removed.values()), tuple(draft.forgotten.values()), tuple(said))
+
+
+def _fold_owners_listening(d: Draft, o: OwnersListening) -> None:
+    d.everyone = True
 
 
 def _held(fleet: Fleet, table: type, key: str) -> Value | None:
@@ -153,6 +164,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     ComputeHeard: fold_compute_heard,
     Watching: fold_watching,
     DrainRequested: fold_drain_requested,
+    OwnersListening: _fold_owners_listening,
     ResidueCleared: fold_residue_cleared,
     TimerDue: _fold_timer,
 }

@@ -79,7 +79,7 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
         status=o.status if migration.open else (migration.status or o.status),
         migration_id=o.migration_id,
         migration_uuid=o.migration_uuid,
-        project_id=migration.project_id or o.project_id,
+        asked_by=migration.asked_by or o.asked_by,
         post_copy=migration.post_copy or o.status == "running (post-copy)",
         # Of a post-copy Nova shows no counters: that its row is looked at, and changes, is all there is.
         sampled_at=o.seen_at if o.status == "running (post-copy)" else migration.sampled_at,
@@ -121,7 +121,7 @@ def _remember_revert(d: Draft, o: MigrationSeen) -> None:
         status=o.status,
         migration_id=o.migration_id,
         migration_uuid=o.migration_uuid,
-        project_id=o.project_id,
+        asked_by=o.asked_by,
         begun_at=o.created_at or o.seen_at,
         said_started=True,
         updated_at=o.updated_at,

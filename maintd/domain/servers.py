@@ -8,6 +8,7 @@ A payload's host is the emitter's copy and often stale (facts 2.1); what is olde
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 
 from maintd.domain.copying import replace
 from maintd.domain.draft import CLOCK_MARGIN_S, Draft
@@ -34,6 +35,11 @@ from maintd.domain.residue import (
     remember_evacuation,
     vouch,
 )
+
+_SHOWN = attrgetter(
+    "host", "landing", "vm_state", "task_state", "name", "project_id", "fault", "hindrance", "memory_mb",
+    "metadata_keys",
+)  # fmt: skip
 
 BEFORE_US_S = 30.0
 """By how much the last word of a deleted server has to be older than our memory: Nova dates it before it is gone."""
@@ -109,6 +115,7 @@ def _fold_server_row(d: Draft, o: ServerSeen) -> None:
         failed_at=failed_at,
         hindrance=o.hindrance if o.hindrance is not None else (known.hindrance if known else None),
         memory_mb=o.memory_mb if o.memory_mb is not None else (known.memory_mb if known else None),
+        metadata_keys=_named_alike(known, o.metadata_keys),
     )
     if known is not None and _same_server(known, new):
         if known.updated_at == new.updated_at:
@@ -124,6 +131,12 @@ def _fold_server_row(d: Draft, o: ServerSeen) -> None:
         d.touch(new.host)
     if (known.landing if known else None) != new.landing:
         d.touch(known.landing if known else None, new.landing)
+
+
+def _named_alike(known: Server | None, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names in a server's metadata; the tuple that is held already, where they are the same."""
+    held = known.metadata_keys if known else ()
+    return held if names is None or names == held else names
 
 
 def _history(
@@ -142,17 +155,7 @@ def _history(
 
 
 def _same_server(a: Server, b: Server) -> bool:
-    return (a.host, a.landing, a.vm_state, a.task_state, a.name, a.project_id, a.fault, a.hindrance, a.memory_mb) == (
-        b.host,
-        b.landing,
-        b.vm_state,
-        b.task_state,
-        b.name,
-        b.project_id,
-        b.fault,
-        b.hindrance,
-        b.memory_mb,
-    )
+    return _SHOWN(a) == _SHOWN(b)
 
 
 def _believe(o: ServerSeen, known: Server | None, d: Draft) -> bool:

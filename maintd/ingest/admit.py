@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from maintd.clock import Clock
-from maintd.domain.events import CloudEvent, publish
+from maintd.domain.events import CloudEvent, Event, publish
 from maintd.domain.fleet import Fleet, Outcome, Undo
 from maintd.domain.model import Because, Curve, Entity, Verification
 from maintd.domain.observations import BusSeen, ComputeHeard, Observation, TimerDue
 from maintd.domain.quarantine import Quarantined
 from maintd.domain.reducer import reduce
+from maintd.domain.tenant_events import TenantEvent, publish_to_tenant
 from maintd.errors import LeaseLost, StoreUnavailable
 from maintd.nova.notifications import (
     Notification,
@@ -277,20 +278,17 @@ class Admission:
         outcome = reduce(self._fleet, observation, self._ids)
         if not (outcome.saved or outcome.removed or outcome.forgotten or outcome.events):
             return
-        said = [
-            publish(
-                event,
-                id=self._ids(),
-                installation=self._installation,
-                time=observation.seen_at,
-                sequence=self._sequence + number,
-            )
-            for number, event in enumerate(outcome.events, 1)
-        ]
+        said = [self._published(event, observation.seen_at, n) for n, event in enumerate(outcome.events, 1)]
         batch.undo.extend(self._fleet.apply(outcome))
         batch.take(outcome)
         batch.events += said
         self._sequence += len(said)
+
+    def _published(self, event: Event | TenantEvent, at: float, number: int) -> CloudEvent:
+        id, installation, sequence = self._ids(), self._installation, self._sequence + number
+        if isinstance(event, TenantEvent):
+            return publish_to_tenant(event, id=id, installation=installation, sequence=sequence)
+        return publish(event, id=id, installation=installation, time=at, sequence=sequence)
 
     def _commit(self, batch: Batch, counted: Counter[str], lag_s: float | None) -> None:
         if self._keeper is not None and not batch.empty:

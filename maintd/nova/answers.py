@@ -261,8 +261,15 @@ def _server(row: Mapping[str, Any], answer: Answer) -> ServerSeen | None:
         fault=_text(fault, "message") if isinstance(fault, dict) else None,
         hindrance=_hindrance(row),
         memory_mb=_memory_mb(row),
+        metadata_keys=_metadata_keys(row),
         asked_at=answer.since,
     )
+
+
+def _metadata_keys(row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names in its metadata; None where none is shown."""
+    metadata = row.get("metadata")
+    return tuple(sorted(map(str, metadata))) if isinstance(metadata, dict) else None
 
 
 def _memory_mb(row: Mapping[str, Any]) -> int | None:
@@ -390,7 +397,7 @@ def _migration(row: Mapping[str, Any], answer: Answer) -> MigrationSeen:
         status=_required(row, "status"),
         source=_text(row, "source_compute"),
         destination=_text(row, "dest_compute"),
-        project_id=_text(row, "project_id"),
+        asked_by=_text(row, "project_id"),
         created_at=_moment(row, "created_at"),
         updated_at=_moment(row, "updated_at"),
         asked_at=answer.since,

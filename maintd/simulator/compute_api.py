@@ -503,7 +503,7 @@ class Compute:
         if call.version >= (2, 59):
             body["uuid"] = row.uuid
         if call.version >= (2, 80):
-            body |= {"user_id": row.server.user_id, "project_id": row.server.project_id}
+            body |= {"user_id": row.user_id, "project_id": row.project_id}
         return body
 
     def _server_migrations(self, call: Call, server_id: str) -> Answer:
@@ -613,7 +613,7 @@ class Compute:
         if call.version >= (2, 23):
             body["migration_type"] = row.kind
         if call.version >= (2, 80):
-            body |= {"user_id": row.server.user_id, "project_id": row.server.project_id}
+            body |= {"user_id": row.user_id, "project_id": row.project_id}
         body |= {"created_at": row_time(row.created_at), "updated_at": row_time(row.updated_at)}
         if call.version >= (2, 23) and row.kind == "live-migration" and row.status in SHOWN_LIVE:
             body["links"] = self._links(call, f"servers/{row.server.id}/migrations", str(row.id))

@@ -43,7 +43,7 @@ class Moves(State):
         if server.host is None:
             self._save(server, copy, request, task_state=None)  # it is nowhere any more: there is nothing to move
             return
-        row = self._new_migration(server, "live-migration", "accepted")
+        row = self._new_migration(server, "live-migration", "accepted", request)
         job = self._live_jobs[row.id] = LiveJob(row, copy=copy)
         source = row.source or ""
         process = next(p for p in self._processes if p.server_id == server.id)
@@ -320,7 +320,8 @@ class Moves(State):
         if server.host is None:
             self._save(server, copy, request, task_state=None)
             return
-        row = self._new_migration(server, "migration" if flavor is server.flavor else "resize", "pre-migrating", flavor)
+        kind = "migration" if flavor is server.flavor else "resize"
+        row = self._new_migration(server, kind, "pre-migrating", request, flavor)
         row.cross_cell = cross_cell
         source = row.source or ""
         self._hold_by_migration(row)
@@ -510,7 +511,7 @@ class Moves(State):
             request = request or self.new_request()
             copy = self._load(server)
             self._save(server, copy, request, task_state="rebuilding")
-            row = self._new_migration(server, "evacuation", "accepted")
+            row = self._new_migration(server, "evacuation", "accepted", request)
             self._emit("instance.evacuate", f"nova-api:{self.controller}", wire.instance_action(copy, request), request)
             self._go(server, self._evacuating(server, copy, row, host, ends_stopped, request))
 

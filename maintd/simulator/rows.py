@@ -114,6 +114,8 @@ class Migration:
     disk_remaining: int | None = None
     was_state: str = "active"
     cross_cell: bool = False
+    user_id: str | None = None  # who asked for it, not whose the server is
+    project_id: str | None = None
 
 
 @dataclass(slots=True, eq=False)

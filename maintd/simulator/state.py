@@ -320,7 +320,9 @@ class State(Engine):
         self._free(migration.source, migration.uuid)
         self._allocate(self.hosts[migration.source or ""], migration.server.id, migration.old_flavor)
 
-    def _new_migration(self, server: Server, kind: str, status: str, new_flavor: Flavor | None = None) -> Migration:
+    def _new_migration(
+        self, server: Server, kind: str, status: str, request: Request, new_flavor: Flavor | None = None
+    ) -> Migration:
         self._last_migration += 1
         row = Migration(
             self._last_migration,
@@ -333,6 +335,8 @@ class State(Engine):
             server.flavor,
             new_flavor or server.flavor,
             was_state=server.state,
+            user_id=request.user_id,
+            project_id=request.project_id,
         )
         self.migrations[row.id] = row
         self.migrations_of.setdefault(server.id, []).append(row)

@@ -440,7 +440,7 @@ SHELVES: Final[dict[type[Entity], Shelf]] = {
         },
         restore={
             **_flags(Migration),
-            **_few("source", "destination", "status", "project_id"),
+            **_few("source", "destination", "status", "project_id", "asked_by"),
             "kind": Kind,
             "phase": Phase,
             "verdict": Phase,

@@ -148,6 +148,7 @@ migrations = _table(
     Column("unlisted_at", Double),
     Column("worked_from", Double),
     Column("memory_mb", BigInteger),
+    Column("asked_by", Name),
     Column("ended_at", Double, index=True),
     Column("fault", Text),
     _flag("is_open", index=True),  # not a field: the phase is not final

@@ -113,11 +113,14 @@ def drain(asked: Asked, drain_id: str) -> dict[str, Any]:
 
 
 def start_drain(asked: Asked) -> tuple[int, dict[str, Any]]:
-    """POST /v1/drains {"host": HOST}: say that a closed host is to be emptied, where its reason does not tell."""
-    asked.only("host")
-    name = asked.body.get("host")
+    """POST /v1/drains {"host": HOST, "removal": true}: say that a closed host is to be emptied, where its reason does
+    not tell; with `removal`, that it goes for good."""
+    asked.only("host", "removal")
+    name, removal = asked.body.get("host"), asked.body.get("removal", False)
     if not isinstance(name, str) or not name:
         raise bad('Name the host: {"host": "cmp-17"}.')
+    if not isinstance(removal, bool):
+        raise bad("removal must be true or false.")
     before = _slice(asked, name)
     if not before.host.closed:
         raise falcon.HTTPConflict(
@@ -125,13 +128,14 @@ def start_drain(asked: Asked) -> tuple[int, dict[str, Any]]:
             description=f"{name} is open: disable its compute service first "
             f"(openstack compute service set --disable --disable-reason maintenance {name} nova-compute).",
         )
-    if before.drain is not None and before.drain.ended_at is None:
+    open_ = before.drain is not None and before.drain.ended_at is None
+    if open_ and before.drain is not None and before.drain.removal >= removal:
         return 200, drain_with_eta(before.drain, before, asked)
-    asked.web.request_drain(name)
+    asked.web.request_drain(name, removal)
     after = _slice(asked, name)
     if after.drain is None:
         return 202, {"host": name, "drain_id": None}
-    return 201, drain_with_eta(after.drain, after, asked)
+    return 200 if open_ else 201, drain_with_eta(after.drain, after, asked)
 
 
 # --- migrations ------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def test_an_operator_who_finds_the_lease_lost_ends_the_leading(
     monkeypatch.setattr(leading.admission, "admit", refuse)
     monkeypatch.setattr(leading.admission, "read", lambda look: Known())
     with pytest.raises(LeaseLost):
-        getattr(daemon, ask)(*(["cmp-1"] if ask == "_request_drain" else ["cmp-1", "me", None]))
+        getattr(daemon, ask)(*(["cmp-1", False] if ask == "_request_drain" else ["cmp-1", "me", None]))
     assert leading.lost.is_set()
     monkeypatch.undo()
 

@@ -137,7 +137,7 @@ def blockers_of(fleet: Fleet, host: str = H, now: float = NOW) -> tuple[Blocker,
     return emptiness.blockers(held, held.host, fleet.policy, now)
 
 
-HELD_ROW = replace(row("finished", Kind.RESIZE), project_id="p1", created_at=900.0, updated_at=950.0)
+HELD_ROW = replace(row("finished", Kind.RESIZE), created_at=900.0, updated_at=950.0)
 OF_A_PASS: dict[str, tuple[Blocker, ...]] = {
     "hidden_server": passes(hypervisor=("s1",), before=(HELD_ROW,), after=(HELD_ROW,)),
     "ambiguous_service": passes(service=()),

@@ -126,7 +126,7 @@ class Served:
         finally:
             connection.close()
 
-    def _request_drain(self, host: str) -> None:
+    def _request_drain(self, host: str, removal: bool) -> None:
         self._perhaps_refuse()
         self.drains_requested.append(host)
 

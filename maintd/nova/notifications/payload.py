@@ -104,6 +104,14 @@ def memory_mb(data: dict[str, Any]) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40 else None
 
 
+def metadata_keys(data: dict[str, Any]) -> tuple[str, ...] | None:
+    """The names in the payload's metadata, sorted; None where it shows none."""
+    metadata = data.get("metadata")
+    if not metadata:
+        return () if metadata == {} else None
+    return tuple(sorted(map(str, metadata))) if isinstance(metadata, dict) else None
+
+
 def fault(data: dict[str, Any], field: str = "fault") -> str | None:
     """What a nested ExceptionPayload says, cut to a readable length; None where there is no fault."""
     exception = data.get(field)
@@ -174,6 +182,8 @@ def server_seen(
             fault=fault(data) if data.get("fault") is not None else None,
             hindrance=hindrance(data),
             memory_mb=memory_mb(data),
+            asked_by=text(data, "action_initiator_project"),
+            metadata_keys=metadata_keys(data),
         ),
     )
 

@@ -40,6 +40,7 @@ def _must(name: str, type_: Any) -> sa.Column[Any]:
 
 def upgrade() -> None:
     op.add_column("servers", sa.Column("metadata_keys", _long))
+    op.add_column("migrations", sa.Column("asked_by", _name))
     op.add_column("drains", sa.Column("removal", sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("events", sa.Column("project_id", _name))
     op.add_column("events", sa.Column("incarnation", sa.BigInteger))

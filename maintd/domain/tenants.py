@@ -1,0 +1,229 @@
+"""What owners of servers are told: the edges between what touches a server now and what its owner knows.
+
+A `Notice` is what an owner has been told that still holds. Whenever something of a server, its host or a move of it
+changes, what touches it is derived anew (`_standing`) and compared; each difference is an event with a number of its
+own among all that this project was told, so that seeing a thing twice tells nobody anything. A server that nothing
+touches has no notice.
+
+It adds nothing to the operators' events and takes nothing from them, and it never changes what is held true of hosts,
+servers or migrations. What of it an owner sees is in `tenant_events.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import floor
+from zlib import crc32
+
+from maintd.domain.copying import replace
+from maintd.domain.draft import Draft
+from maintd.domain.model import Drain, Host, Kind, Migration, Notice, Phase, Server, Stall
+from maintd.domain.tenant_events import (
+    MaintenanceEnded,
+    MaintenanceStarted,
+    Moved,
+    MoveFailed,
+    MoveStalled,
+    Moving,
+    ServerHostLost,
+    ServerHostRecovered,
+    TenantEvent,
+)
+
+STALLS = {
+    "host_down": "interrupted",
+    "orphan_task": "interrupted",
+    "frozen": "no_progress",
+    "not_converging": "busy_guest",
+    "late": "slow",
+}
+"""What an owner is told of a stall, by its reason, the gravest first. What waits in a queue does the guest no harm."""
+
+_UNDER_WAY = frozenset({Phase.PREPARING, Phase.RUNNING, Phase.FINISHING, Phase.ROLLING_BACK, Phase.REVERTING})
+_SETTLED = frozenset({Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING})
+
+_Told = tuple[type[TenantEvent], str]
+
+
+def tell_owners(d: Draft) -> list[TenantEvent]:
+    """What owners are to be told because of a change, in order; the new notices are put into the draft."""
+    out: list[TenantEvent] = []
+    visible: dict[str, float] = {}
+    for server_id in dict.fromkeys(_concerned(d)):
+        out += _tell(d, server_id, visible)
+    return out
+
+
+def _concerned(d: Draft) -> Iterator[str]:
+    """The servers of which what touches them may have changed."""
+    for (table, key), value in [*d.changed.items(), *d.removed.items()]:
+        if table is Server:
+            if d.fleet.notice(key) is not None or _touches(d, d.host(value.host)):  # type: ignore[union-attr]
+                yield key
+        elif table is Migration or table is Stall:
+            yield value.server_id  # type: ignore[union-attr]
+        elif table is Host:
+            if _felt(d.fleet.host(key)) != _felt(d.host(key)):
+                yield from sorted(d.servers_on(key))
+        elif table is Drain:
+            yield from sorted(d.servers_on(value.host))  # type: ignore[union-attr,arg-type]
+    if d.everyone:
+        yield from [notice.server_id for notice in d.fleet.notices()]
+        for host in list(d.fleet.hosts()):
+            if _touches(d, host):
+                yield from sorted(d.servers_on(host.name))
+        yield from [m.server_id for m in d.fleet.open_migrations()]
+
+
+def _lost(host: Host | None) -> bool:
+    """Whether nobody has control of a host, as far as that was told: a heartbeat that only flaps is no loss."""
+    return host is not None and (host.forced_down or host.said_up is False)
+
+
+def _touches(d: Draft, host: Host | None) -> bool:
+    return host is not None and (host.drain_id is not None or _lost(host))
+
+
+def _felt(host: Host | None) -> tuple[object, ...]:
+    return (None, False, False) if host is None else (host.drain_id, _lost(host), host.forced_down)
+
+
+def _tell(d: Draft, server_id: str, visible: dict[str, float]) -> list[TenantEvent]:
+    before, server = d.fleet.notice(server_id), d.server(server_id)
+    project_id = before.project_id if before else (server.project_id if server else None)
+    if project_id is None:
+        return []  # whose it is will be known when it is next seen
+    was = before or Notice(server_id, project_id)
+    project = d.project(project_id)
+    visible_at = visible.get(project_id)
+    if visible_at is None:
+        visible_at = visible[project_id] = max(project.visible_at, d.now + _delay_s(d))
+    now = _standing(d, server, was, float(floor(visible_at)))
+    told = list(_edges(d, was, now, server))
+    if told:
+        project = replace(project, incarnation=project.incarnation + len(told), visible_at=visible_at)
+        d.put(project)
+    elif now == was:
+        return []
+    first = project.incarnation - len(told) + 1
+    events = [
+        kind(notice=replace(now, incarnation=first + place), change=change, visible_at=visible_at)
+        for place, (kind, change) in enumerate(told)
+    ]
+    if told:
+        now = events[-1].notice
+    if now.maintenance_since is None and now.move_key is None and now.lost_since is None:
+        if before is not None:
+            d.removed[(Notice, server_id)] = before
+    else:
+        d.put(now)
+    return events
+
+
+def _delay_s(d: Draft) -> float:
+    """By how much what follows from one cause is held back for one project: drawn anew for each, so that the same
+    moment does not tell two projects that their servers share a host."""
+    if d.policy.tenant_jitter_s <= 0.0:
+        return 0.0
+    return d.policy.tenant_jitter_s * crc32(d.new_id().encode()) / 2.0**32
+
+
+def _standing(d: Draft, server: Server | None, was: Notice, at: float) -> Notice:
+    """What touches a server now; what did before goes on since when it was told."""
+    if server is None or server.deleted_at is not None:
+        return Notice(was.server_id, was.project_id, was.incarnation)
+    host = d.host(server.host)
+    drain = d.drain(host.drain_id) if host is not None else None
+    if drain is not None and drain.ended_at is not None:
+        drain = None
+    move = _move(d, was)
+    lost = _lost(host)
+    return Notice(
+        was.server_id,
+        was.project_id,
+        was.incarnation,
+        drain_id=drain.drain_id if drain else None,
+        maintenance_since=None if drain is None else (was.maintenance_since if was.drain_id == drain.drain_id else at),
+        removal=drain is not None and drain.removal,
+        move_key=move.key if move else None,
+        move_kind=str(move.kind) if move else None,
+        move_since=None if move is None else (was.move_since if was.move_key == move.key else at),
+        asked_for_by=_asked_for_by(move, server) if move else "unknown",
+        stalled=_stalled(d, move) if move else None,
+        lost_since=None if not lost else (at if was.lost_since is None else was.lost_since),
+        forced_down=lost and host is not None and host.forced_down,
+        metadata_keys=server.metadata_keys,
+    )
+
+
+def _move(d: Draft, was: Notice) -> Migration | None:
+    """The move under way; one that was told goes on until it has ended, though it may wait again in between."""
+    for m in reversed(d.migrations_of(was.server_id)):
+        if m.open and m.phase not in _SETTLED and (m.key == was.move_key or (m.said_started and m.phase in _UNDER_WAY)):
+            return m
+    return None
+
+
+def _asked_for_by(m: Migration, server: Server) -> str:
+    """Whether the owner asked for a move: Nova says from which project it was asked for. Where it does not, only an
+    owner resizes, and only an operator evacuates or moves live (Nova's default policy)."""
+    if m.asked_by is not None and server.project_id is not None:
+        return "owner" if m.asked_by == server.project_id else "operator"
+    if m.kind is Kind.RESIZE:
+        return "owner"
+    return "operator" if m.kind in (Kind.EVACUATION, Kind.LIVE) else "unknown"
+
+
+def _stalled(d: Draft, m: Migration) -> str | None:
+    """What an owner is told of how a move stands still: the gravest that matters to the guest."""
+    stalls = {stall.key: stall for stall in d.fleet.stalls_of(m.key)}
+    stalls |= {s.key: s for s in d.changed.values() if isinstance(s, Stall) and s.migration_key == m.key}
+    reasons = {stall.reason for stall in stalls.values() if stall.published and stall.standing}
+    return next((said for reason, said in STALLS.items() if reason in reasons), None)
+
+
+def _edges(d: Draft, was: Notice, now: Notice, server: Server | None) -> Iterator[_Told]:
+    """What is to be told of the difference: first what is over, then what begins."""
+    gone = server is None or server.deleted_at is not None
+    if was.move_key is not None and was.move_key != now.move_key:
+        yield _end_of_move(d, was)
+    if was.drain_id is not None and was.drain_id != now.drain_id:
+        ended = d.drain(was.drain_id)
+        host = ended.host if ended is not None else _host_of(d, was.drain_id)
+        left = server is not None and host is not None and server.host != host
+        yield MaintenanceEnded, "deleted" if gone else ("left" if left else "over")
+    if was.lost_since is not None and now.lost_since is None:
+        before = d.fleet.server(was.server_id)
+        left = before is not None and server is not None and before.host != server.host
+        yield ServerHostRecovered, "deleted" if gone else ("left" if left else "recovered")
+    if now.drain_id is not None and now.drain_id != was.drain_id:
+        yield MaintenanceStarted, "started"
+    elif now.removal and not was.removal:
+        yield MaintenanceStarted, "removal"
+    if now.lost_since is not None and (was.lost_since is None or now.forced_down > was.forced_down):
+        yield ServerHostLost, "forced_down" if now.forced_down else "lost"
+    if now.move_key is not None and now.move_key != was.move_key:
+        yield Moving, "started"
+    elif was.stalled is not None and now.stalled is None and now.move_key is not None:
+        yield Moving, "resumed"
+    if now.stalled is not None and now.stalled != was.stalled:
+        yield MoveStalled, now.stalled
+
+
+def _host_of(d: Draft, drain_id: str) -> str | None:
+    """The host of a drain that this very change has ended."""
+    held = d.fleet.drain(drain_id)
+    return held.host if held is not None else None
+
+
+def _end_of_move(d: Draft, was: Notice) -> _Told:
+    m = next((m for m in d.migrations_of(was.server_id) if m.key == was.move_key), None)
+    if m is None:
+        return MoveFailed, "unknown"
+    if m.phase in _SETTLED:
+        return Moved, "awaiting_confirmation"
+    if m.phase is Phase.COMPLETED:
+        return Moved, "completed"
+    if m.phase is Phase.CANCELLED:
+        return MoveFailed, "reverted" if m.status == "reverted" else "cancelled"
+    return MoveFailed, "failed" if m.phase is Phase.FAILED else "unknown"
