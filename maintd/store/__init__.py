@@ -30,6 +30,7 @@ from maintd.store.events import EventRow, Events
 from maintd.store.fleet import Commit, FleetStore
 from maintd.store.leases import Fence, Leases
 from maintd.store.message_ids import MessageIds
+from maintd.store.notices import Notices
 from maintd.store.purge import Purge
 from maintd.store.quarantine import LIMIT_BYTES, Quarantine
 from maintd.store.reading import Reading
@@ -70,6 +71,7 @@ class Store:
         self.leases = Leases(database)
         self.events = Events(database)
         self.deliveries = Deliveries(database)
+        self.notices = Notices(database)
         self.subscriptions = Subscriptions(database, vault)
         self.reading = Reading(database, clock)
         self.quarantine = Quarantine(database)

@@ -198,6 +198,7 @@ class Interleaving:
         kept += [*held.hosts(), *held.servers(), *held._migrations.values()]
         kept += [drain for drain in held.drains() if drain.ended_at is None]
         kept += [r for r in held._residue.values() if r.cleared_at is None or r.kind == "evacuated"]
+        kept += [*held.notices(), *held._projects.values()]
         kept += [Bus(b.name, blind_from=b.blind_from, last_message_at=b.last_message_at) for b in held.buses()]
         self.fleet, self.jobs, self.in_hand = Fleet(self.policy, kept), [], set()
         self.ending, self.endings, self.suspects = False, {}, {}

@@ -1,0 +1,430 @@
+"""What owners of servers are told: what touches these, once, in numbers of their own, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import pytest
+
+from maintd.domain import events
+from maintd.domain.events import CloudEvent, Event
+from maintd.domain.fleet import Fleet
+from maintd.domain.model import Because, Kind, Knowledge, Notice, Policy, Stall
+from maintd.domain.observations import (
+    DrainRequested,
+    MigrationSeen,
+    Observation,
+    OwnersListening,
+    ServerSeen,
+    ServiceSeen,
+    Step,
+    TimerDue,
+)
+from maintd.domain.reducer import reduce
+from maintd.domain.tenant_events import TENANT_CATALOGUE, TenantEvent, publish_to_tenant
+from tests.domain.modelled_cloud import CloudStory
+from tests.domain.modelled_daemon import Interleaving
+
+BUS = Because("notification", "instance.update", "m-1", "req-secret")
+API = Because("api")
+H, OTHER = "rack7-cmp-01", "rack9-cmp-02"
+CANARIES = ("rack", "cmp-", "req-", "svc-", "NoValidHost", "m-1", "other-project", "drain")
+"""Parts of what no owner may read, as they stand in these stories."""
+
+
+@dataclass
+class World:
+    """A fleet that tells owners, and the hands to feed it; `told` is what it told, as it goes out."""
+
+    policy: Policy = field(default_factory=lambda: Policy(has_cloud=False, tenants=True, lost_after_s=5.0))
+    now: float = 1_000_000.25
+
+    def __post_init__(self) -> None:
+        self.fleet = Fleet(self.policy)
+        self.fleet.put(Knowledge(memory_since=0.0, baselined_at=1.0))
+        self.ids = count(1)
+        self.told: list[CloudEvent] = []
+        self.operators: list[Event] = []
+
+    def see(self, *observations: Observation) -> list[str]:
+        """What owners are told of it, as 'type: change'."""
+        said: list[str] = []
+        for observation in observations:
+            outcome = reduce(self.fleet, observation, lambda: str(next(self.ids)))
+            self.fleet.apply(outcome)
+            for event in outcome.events:
+                if isinstance(event, TenantEvent):
+                    number = next(self.ids)
+                    self.told.append(publish_to_tenant(event, id=str(number), installation="main", sequence=number))
+                    said.append(f"{event.TYPE.removeprefix('server.')}: {event.change}")
+                else:
+                    self.operators.append(event)
+        self.now += 1.0
+        return said
+
+    def service(self, host: str = H, **over: object) -> list[str]:
+        base = ServiceSeen(self.now, API, host, f"svc-{host}", up=True, asked_at=self.now)
+        return self.see(replace(base, **over))  # type: ignore[arg-type]
+
+    def server(self, server_id: str = "s-1", host: str | None = H, project: str = "p-1", **over: object) -> list[str]:
+        base = ServerSeen(
+            self.now, BUS, server_id, project, host=host, vm_state="active", updated_at=self.now, emitted_at=self.now,
+            trusted=True, metadata_keys=("ha-group",),
+        )  # fmt: skip
+        return self.see(replace(base, **over))  # type: ignore[arg-type]
+
+    def row(
+        self, status: str, kind: Kind = Kind.LIVE, server_id: str = "s-1", uuid: str = "u-1", **over: object
+    ) -> list[str]:
+        base = MigrationSeen(
+            self.now, API, server_id, 1, uuid, kind, status, H, OTHER, "admin-project", self.now, self.now, self.now
+        )
+        return self.see(replace(base, **over))  # type: ignore[arg-type]
+
+    def step(
+        self, step: Step, kind: Kind = Kind.LIVE, server_id: str = "s-1", asked_by: str = "admin-project"
+    ) -> list[str]:
+        seen = ServerSeen(
+            self.now, BUS, server_id, "p-1", host=H, reporter=OTHER, step=step, kind=kind, source=H, destination=OTHER,
+            vm_state="active", updated_at=self.now, emitted_at=self.now, asked_by=asked_by,
+        )  # fmt: skip
+        return self.see(seen)
+
+    def drains(self, reason: str = "maintenance") -> list[str]:
+        return self.service(disabled=True, disabled_reason=reason)
+
+    def state(self, server_id: str = "s-1") -> dict[str, object]:
+        """The state in the newest event of a server."""
+        return self.told_of(server_id)[-1].data["state"]  # type: ignore[no-any-return]
+
+    def told_of(self, server_id: str) -> list[CloudEvent]:
+        return [e for e in self.told if e.subject == server_id]
+
+
+def begun() -> World:
+    """One server on an open host, and another host."""
+    world = World()
+    world.service()
+    world.service(OTHER)
+    world.server()
+    return world
+
+
+def test_a_drain_of_the_host_begins_and_ends_for_its_servers() -> None:
+    """The owner hears when the host begins to be emptied and when that is over for the server."""
+    world = begun()
+
+    assert world.drains() == ["maintenance_started: started"]
+    assert world.state()["maintenance"] == {"since": "1970-01-12T13:46:43.000000Z", "removal": False}
+    assert world.service() == ["maintenance_ended: over"]
+    assert world.state()["maintenance"] is None
+
+
+def test_a_server_that_comes_to_a_host_being_emptied_is_told_then() -> None:
+    """Maintenance is of whoever is there, not only of who was there at its beginning."""
+    world = begun()
+    world.drains()
+
+    assert world.server("s-2") == ["maintenance_started: started"]
+
+
+def test_maintenance_ends_when_the_server_has_left() -> None:
+    """What is elsewhere is no longer touched by the drain of where it was."""
+    world = begun()
+    world.drains()
+
+    assert world.server(host=OTHER) == ["maintenance_ended: left"]
+
+
+@pytest.mark.parametrize("reason", ["decommission in June", "Retired"])
+def test_a_host_that_goes_for_good_is_said_to(reason: str) -> None:
+    """The reason for which it was disabled tells, whatever its case."""
+    world = begun()
+    world.drains(reason)
+
+    assert world.state()["maintenance"]["removal"] is True  # type: ignore[index]
+
+
+def test_that_it_goes_for_good_may_be_said_later() -> None:
+    """An operator says it of a drain that goes on; the owner hears of it, once."""
+    world = begun()
+    world.drains()
+
+    assert world.see(DrainRequested(world.now, Because("operator"), H, True)) == ["maintenance_started: removal"]
+    assert world.see(DrainRequested(world.now, Because("operator"), H, True)) == []
+
+
+def test_a_move_is_told_from_its_beginning_to_its_end() -> None:
+    """Moving when it is under way, moved when Nova's row says so; a repetition says nothing."""
+    world = begun()
+
+    assert world.step(Step.LIVE_PRE_START) == ["moving: started"]
+    assert world.step(Step.LIVE_PRE_START) == []
+    assert world.state()["move"] == {
+        "since": "1970-01-12T13:46:43.000000Z", "kind": "live-migration", "asked_for_by": "operator", "stalled": None,
+    }  # fmt: skip
+    assert world.row("completed") == ["moved: completed"]
+    assert world.state()["move"] is None
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [("error", "move_failed: failed"), ("cancelled", "move_failed: cancelled"), ("failed", "move_failed: failed")],
+)
+def test_a_move_that_does_not_work_is_told(status: str, told: str) -> None:
+    """The owner hears that the server has stayed, and not why Nova thinks so."""
+    world = begun()
+    world.step(Step.LIVE_PRE_START)
+
+    assert world.row(status) == [told]
+
+
+def test_a_queued_move_is_not_told() -> None:
+    """What waits in a queue touches nobody yet."""
+    world = begun()
+
+    assert world.row("queued") == []
+    assert world.row("running") == ["moving: started"]
+
+
+def test_a_resize_is_over_for_its_owner_when_it_waits_to_be_confirmed_and_its_revert_is_a_move() -> None:
+    """The server is where it was to go; taking it back moves it again, and is told as such."""
+    world = begun()
+    world.step(Step.RESIZE_PREP_START, Kind.RESIZE, asked_by="p-1")
+    world.row("migrating", Kind.RESIZE, asked_by="p-1")
+
+    assert world.row("finished", Kind.RESIZE) == ["moved: awaiting_confirmation"]
+    assert world.row("reverting", Kind.RESIZE) == ["moving: started"]
+    assert world.row("reverted", Kind.RESIZE) == ["move_failed: reverted"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked_by", "who"),
+    [
+        (Kind.RESIZE, "p-1", "owner"),
+        (Kind.RESIZE, None, "owner"),
+        (Kind.RESIZE, "admin-project", "operator"),
+        (Kind.COLD, "p-1", "owner"),
+        (Kind.COLD, None, "unknown"),
+        (Kind.LIVE, None, "operator"),
+        (Kind.LIVE, "admin-project", "operator"),
+        (Kind.EVACUATION, None, "operator"),
+    ],
+)
+def test_what_the_owner_asked_for_is_told_apart(kind: Kind, asked_by: str | None, who: str) -> None:
+    """Nova says from which project a move was asked for; where it does not, its kind does."""
+    world = begun()
+    under_way = {Kind.LIVE: "running", Kind.EVACUATION: "pre-migrating"}.get(kind, "migrating")
+    world.row(under_way, kind, asked_by=asked_by)
+
+    assert world.state()["move"]["asked_for_by"] == who  # type: ignore[index]
+
+
+def test_the_loss_of_the_host_is_told_and_its_return() -> None:
+    """Not at the first missed heartbeat, but when it has lasted; forced down is said when it comes to that."""
+    world = begun()
+    assert world.service(up=False) == []
+    due = world.fleet.take_due(world.now + 100)
+    assert due is not None
+    assert world.see(TimerDue(due[0], subject=due[1])) == ["host_lost: lost"]
+    assert world.service(up=False, forced_down=True, disabled=True) == ["host_lost: forced_down"]
+    assert world.state()["host_lost"]["forced_down"] is True  # type: ignore[index]
+    world.service(up=True)
+    due = world.fleet.take_due(world.now + 1000)
+    while due is not None and world.state()["host_lost"] is not None:
+        world.see(TimerDue(due[0], subject=due[1]))
+        due = world.fleet.take_due(world.now + 1000)
+    assert [e.data["change"] for e in world.told][-1] == "recovered"
+
+
+def test_a_server_that_is_rebuilt_elsewhere_has_left_the_lost_host() -> None:
+    """After an evacuation nothing is lost any more: the owner hears so, whatever becomes of the host."""
+    world = begun()
+    world.service(forced_down=True, disabled=True)
+
+    assert world.server(host=OTHER) == ["host_recovered: left"]
+
+
+def test_a_deleted_server_is_touched_by_nothing() -> None:
+    """All that was begun for it ends, and its notice is gone."""
+    world = begun()
+    world.drains()
+    world.step(Step.LIVE_PRE_START)
+
+    assert world.server(deleted=True) == ["move_failed: cancelled", "maintenance_ended: deleted"]
+    assert world.fleet.notice("s-1") is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("frozen", "no_progress"), ("not_converging", "busy_guest"), ("orphan_task", "interrupted"), ("late", "slow")],
+)
+def test_a_stall_that_matters_to_the_guest_is_told_and_its_end(reason: str, told: str) -> None:
+    """In a word that says what the guest may feel, not what Nova's machinery does."""
+    world = begun()
+    world.step(Step.LIVE_PRE_START)
+    (m,) = world.fleet.open_migrations()
+    stall = Stall("st-1", m.key, "s-1", "live-migration", reason, world.now, world.now)
+    world.fleet.put(stall)
+
+    assert world.see(OwnersListening(world.now, API)) == [f"move_stalled: {told}"]
+    world.fleet.drop(stall)
+    assert world.see(OwnersListening(world.now, API)) == ["moving: resumed"]
+
+
+@pytest.mark.parametrize("reason", ["not_started", "queue_blocked", "slow_step"])
+def test_a_stall_that_only_waits_is_not_told(reason: str) -> None:
+    """What stands in a queue does the guest no harm."""
+    world = begun()
+    world.step(Step.LIVE_PRE_START)
+    (m,) = world.fleet.open_migrations()
+    world.fleet.put(Stall("st-1", m.key, "s-1", "live-migration", reason, world.now, world.now))
+
+    assert world.see(OwnersListening(world.now, API)) == []
+
+
+def test_what_began_while_nobody_was_told_is_told_when_owners_listen() -> None:
+    """An installation that is opened to owners in the middle of a drain tells them of it, once."""
+    world = World(replace(World().policy, tenants=False))
+    world.service()
+    world.server()
+    world.drains()
+    world.policy = world.fleet.policy = replace(world.policy, tenants=True)
+
+    assert world.see(OwnersListening(world.now, API)) == ["maintenance_started: started"]
+    assert world.see(OwnersListening(world.now, API)) == []
+
+
+def test_closed_by_default() -> None:
+    """Without [tenants] enabled no owner is told anything."""
+    world = World(Policy())
+    world.service()
+    world.server()
+    world.drains()
+
+    assert (world.told, world.operators != []) == ([], True)
+
+
+def test_each_project_has_numbers_and_ids_of_its_own() -> None:
+    """One cause makes one event for each server; nothing in two projects' events but the moment is the same."""
+    world = begun()
+    world.server("s-2", project="p-2")
+    world.server("s-3", project="p-2")
+    world.drains()
+
+    by_project = defaultdict(list)
+    for event in world.told:
+        by_project[event.project_id].append(event)
+    assert {p: [e.as_dict()["sequence"] for e in told] for p, told in by_project.items()} == {
+        "p-1": [f"{1:020d}"],
+        "p-2": [f"{1:020d}", f"{2:020d}"],
+    }
+    assert len({e.id for e in world.told}) == 3
+
+
+def test_with_jitter_projects_are_told_at_moments_of_their_own() -> None:
+    """Time and since of what one cause led to differ between projects, and never run backwards within one."""
+    world = World(replace(World().policy, tenant_jitter_s=300.0))
+    world.service()
+    for number in range(8):
+        world.server(f"s-{number}", project=f"p-{number % 4}")
+    world.drains()
+    world.service()
+
+    first = {e.project_id: e.data["state"]["maintenance"]["since"] for e in world.told if e.data["change"] == "started"}
+    assert len(set(first.values())) > 1
+    for project in first:
+        times = [e.visible_at for e in world.told if e.project_id == project]
+        assert times == sorted(times, key=lambda t: t or 0.0)
+
+
+def test_an_event_has_only_what_is_allowed() -> None:
+    """Its members are those of the catalogue, and nothing of hosts, drains, messages or others is in its bytes."""
+    world = begun()
+    world.server("s-2", project="other-project")
+    world.drains("maintenance of rack 7")
+    world.step(Step.LIVE_PRE_START)
+    world.row("error")
+    world.service(forced_down=True, disabled=True)
+    world.server(host=OTHER)
+
+    mine = [e for e in world.told if e.project_id == "p-1"]
+    assert len(mine) >= 5
+    for event in mine:
+        text = event.as_json()
+        assert [c for c in CANARIES if c in text.replace("ha-group", "")] == []
+        body = json.loads(text)
+        assert set(body) == {
+            "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "sequence", "data",
+        }  # fmt: skip
+        assert set(body["data"]) == {"server_id", "change", "incarnation", "state"}
+        assert set(body["data"]["state"]) == {
+            "server_id", "incarnation", "maintenance", "move", "host_lost", "metadata_keys",
+        }  # fmt: skip
+
+
+def heard(told: Iterable[TenantEvent]) -> dict[str, Notice]:
+    """What an owner who heard these in any order holds true: of each server the newest, where anything touches it."""
+    newest: dict[str, Notice] = {}
+    for event in told:
+        held = newest.get(event.notice.server_id)
+        if held is None or held.incarnation < event.notice.incarnation:
+            newest[event.notice.server_id] = event.notice
+    return {i: n for i, n in newest.items() if n.drain_id or n.move_key or n.lost_since is not None}
+
+
+class Telling(Interleaving):
+    """An interleaving in which owners are told."""
+
+    tenants = True
+
+    def __init__(self, story: CloudStory, seed: int) -> None:
+        super().__init__(story, seed)
+        self.policy = replace(self.policy, tenants=self.tenants)
+        self.fleet = Fleet(self.policy)
+        self.told: list[TenantEvent] = []
+        self.said: list[Event] = []
+
+    def _judge(self, event: events.Event) -> None:
+        if isinstance(event, TenantEvent):
+            self.told.append(event)
+        else:
+            self.said.append(event)
+            super()._judge(event)
+
+
+class Silent(Telling):
+    tenants = False
+
+
+@pytest.mark.parametrize("seed", range(500, 524))
+def test_whoever_hears_the_newest_is_right_and_operators_hear_the_same(seed: int) -> None:
+    """Over random stories: what owners heard last is what holds, numbers have no gap, each beginning has an end, and
+    the operators' events are what they are without owners."""
+    story = CloudStory(seed)
+    telling, silent = Telling(story, seed), Silent(story, seed)
+    telling.play()
+    silent.play()
+
+    assert telling.said == silent.said
+    assert heard(telling.told) == {n.server_id: n for n in telling.fleet.notices()}
+    numbers: dict[str, list[int]] = defaultdict(list)
+    open_: dict[tuple[str, str], bool] = defaultdict(bool)
+    for event in telling.told:
+        numbers[event.notice.project_id].append(event.notice.incarnation)
+        assert event.change in TENANT_CATALOGUE[event.TYPE].CHANGES
+        word = event.TYPE.removeprefix("server.")
+        thing, begins = {
+            "maintenance_started": ("maintenance", True), "maintenance_ended": ("maintenance", False),
+            "moving": ("move", True), "move_stalled": ("move", True), "moved": ("move", False),
+            "move_failed": ("move", False), "host_lost": ("lost", True), "host_recovered": ("lost", False),
+        }[word]  # fmt: skip
+        key = (event.notice.server_id, thing)
+        again = event.change in ("removal", "resumed", "forced_down") or word == "move_stalled"
+        assert begins != open_[key] or (again and open_[key]), (word, event.change)
+        open_[key] = begins
+    assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
