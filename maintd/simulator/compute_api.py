@@ -322,7 +322,7 @@ class Compute:
                 "links": [{"rel": "bookmark", "href": f"{call.base}/images/{cloud.image_id}"}],
             },
             "links": self._links(call, "servers", row.id),
-            "metadata": {},
+            "metadata": dict(row.metadata),
             "name": row.name,
             "status": status,
             "tenant_id": row.project_id,

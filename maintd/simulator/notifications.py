@@ -11,7 +11,8 @@ that maintd reads depends on them.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 TOPIC = "versioned_notifications"
@@ -66,6 +67,7 @@ class Copy:
     terminated_at: float | None = None
     deleted_at: float | None = None
     locked: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def seconds_text(at: float | None) -> str | None:
@@ -197,7 +199,7 @@ def _instance(copy: Copy, request: Request) -> Json:
         "progress": copy.progress,
         "ip_addresses": [],
         "block_devices": [],
-        "metadata": {},
+        "metadata": dict(copy.metadata),
         "locked": copy.locked,
         "auto_disk_config": "MANUAL",
         "request_id": None if request.periodic else request.id,

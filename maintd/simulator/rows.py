@@ -5,7 +5,9 @@ Rows only; what changes them stands in `state` and the modules over it. `Server`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from maintd.errors import MaintdError
@@ -40,7 +42,10 @@ COPIED = (
     "terminated_at",
     "deleted_at",
     "locked",
+    "metadata",
 )
+
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
 class Refused(MaintdError):
@@ -87,6 +92,7 @@ class Server:
         self.terminated_at: float | None = None
         self.deleted_at: float | None = None
         self.locked = False
+        self.metadata: Mapping[str, str] = NO_METADATA
 
 
 @dataclass(slots=True, eq=False)

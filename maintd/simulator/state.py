@@ -11,7 +11,7 @@ import bisect
 import hashlib
 import random
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,18 @@ from maintd.clock import Clock
 from maintd.simulator import notifications as wire
 from maintd.simulator.engine import Engine, Process, Slots, Steps
 from maintd.simulator.notifications import Copy, Flavor, Request
-from maintd.simulator.rows import COPIED, OCCUPYING, Host, Knobs, Migration, Provider, Refused, Server, Timing
+from maintd.simulator.rows import (
+    COPIED,
+    NO_METADATA,
+    OCCUPYING,
+    Host,
+    Knobs,
+    Migration,
+    Provider,
+    Refused,
+    Server,
+    Timing,
+)
 
 Publish = Callable[[str, wire.Json], None]
 
@@ -130,12 +141,14 @@ class State(Engine):
         flavor: str = "m1.small",
         state: str = "active",
         project_id: str | None = None,
+        metadata: Mapping[str, str] = NO_METADATA,
     ) -> Server:
         """A server that has been there all along: no notifications, allocation in place, row never updated since."""
         with self.lock:
             server = self._new_server(name, self.flavors[flavor], project_id or self.admin_project, self.admin_user)
             server.state = state
             server.task_state = None
+            server.metadata = metadata
             server.power_state = "running" if state in ("active", "resized") else "shutdown"
             server.launched_at = server.updated_at = self.now()
             self._place(server, host)
