@@ -1,8 +1,9 @@
 """Nova, Placement and Keystone over real HTTP, as far as maintd and an operator's commands need them.
 
 One port, three roots: `/identity/v3`, `/compute/v2.1`, `/placement`. Here stand the socket, the tokens, the
-microversions and the faults; what the services answer is in `compute_api` and `placement_api`. It checks that a token
-is one it gave out, not who you are: every user is the administrator.
+microversions and the faults; what the services answer is in `compute_api` and `placement_api`. A user that was added
+(`Api.add_user`) has a password, a project and roles, and her requests are made in that project's name; everybody else
+is the administrator, with any password. What a user may ask of Nova is not checked, only that a token was given out.
 
 `Faults` makes it misbehave: slow, an error status, half an answer, a filter dropped by policy, an older microversion.
 """
@@ -13,7 +14,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
@@ -27,7 +28,7 @@ from maintd.simulator.model import Cloud, Refused
 from maintd.simulator.notifications import Json, Request
 from maintd.simulator.placement_api import Placement
 
-__all__ = ["Api", "Fault", "Faults", "RestServer", "Seen", "status_of"]
+__all__ = ["Api", "Fault", "Faults", "RestServer", "Seen", "User", "status_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,18 @@ class Seen:
     status: int
     at: float
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who may have tokens. `password` None: any will do."""
+
+    id: str
+    name: str
+    project_id: str
+    project: str
+    roles: tuple[str, ...]
+    password: str | None = field(default=None, repr=False)
 
 
 class _Cut(Exception):
@@ -58,11 +71,22 @@ class Api:
         self.crashes: list[Exception] = []
         self.base = ""
         self.admin_token = "simulator-admin-token"  # noqa: S105 - opens nothing but a simulator on loopback
-        self._tokens: set[str] = {self.admin_token}
+        self._admin = User(
+            cloud.admin_user, "admin", cloud.admin_project, "admin", ("admin", "manager", "member", "reader")
+        )
+        self._users: dict[str, User] = {}
+        self._tokens: dict[str, User] = {self.admin_token: self._admin}
         self._open = serve_without_tokens
         self._wall = SystemClock()
         self._compute = Compute(cloud, self.faults)
         self._placement = Placement(cloud)
+
+    def add_user(self, name: str, password: str, project: str, roles: Iterable[str] = ("member", "reader")) -> User:
+        """Somebody of a project that is named `project`, made with its first user."""
+        project_id = next((u.project_id for u in self._users.values() if u.project == project), uuid.uuid4().hex)
+        user = User(uuid.uuid4().hex, name, project_id, project, tuple(roles), password)
+        self._users[name] = user
+        return user
 
     def expire_tokens(self) -> None:
         """Every token given out so far is refused from now on."""
@@ -160,17 +184,31 @@ class Api:
         if path in ("/v3", "/v3/"):
             return 200, {"version": version}
         if path == "/v3/auth/tokens" and method == "POST":
+            user = self._identified(body)
+            if user is None:
+                text = "The request you have made requires authentication."
+                return 401, {"error": {"code": 401, "title": "Unauthorized", "message": text}}
             token = uuid.uuid4().hex
-            self._tokens.add(token)
+            self._tokens[token] = user
             headers.append(("X-Subject-Token", token))
-            return 201, {"token": self._token(base, self._wall.now())}
+            return 201, {"token": self._token(base, self._wall.now(), user)}
         if path == "/v3/auth/tokens" and method == "GET":
-            if environ.get("HTTP_X_SUBJECT_TOKEN") not in self._tokens:
+            known = self._tokens.get(environ.get("HTTP_X_SUBJECT_TOKEN", ""))
+            if known is None:
                 return 404, {"error": {"code": 404, "message": "Failed to validate token", "title": "Not Found"}}
-            return 200, {"token": self._token(base, self._wall.now())}
+            return 200, {"token": self._token(base, self._wall.now(), known)}
         return 404, {"error": {"code": 404, "message": f"{path} not found", "title": "Not Found"}}
 
-    def _token(self, base: str, at: float) -> Json:
+    def _identified(self, body: Any) -> User | None:
+        """Who asks for a token; None for a user that was added and another password than hers."""
+        try:
+            given = body["auth"]["identity"]["password"]["user"]
+        except (KeyError, TypeError):
+            return self._admin
+        user = self._users.get(given.get("name"), self._admin)
+        return user if user.password in (None, given.get("password")) else None
+
+    def _token(self, base: str, at: float, user: User) -> Json:
         urls = {"compute": f"{base}/compute/v2.1", "placement": f"{base}/placement", "identity": f"{base}/identity/v3"}
         names = {"compute": "nova", "placement": "placement", "identity": "keystone"}
         return {
@@ -180,20 +218,17 @@ class Api:
             "issued_at": row_time(at) and f"{row_time(at)}Z",
             "expires_at": f"{row_time(at + 86400)}Z",
             "user": {
-                "id": self.cloud.admin_user,
-                "name": "admin",
+                "id": user.id,
+                "name": user.name,
                 "domain": {"id": "default", "name": "Default"},
                 "password_expires_at": None,
             },
             "project": {
-                "id": self.cloud.admin_project,
-                "name": "admin",
+                "id": user.project_id,
+                "name": user.project,
                 "domain": {"id": "default", "name": "Default"},
             },
-            "roles": [
-                {"id": uuid.uuid5(uuid.NAMESPACE_URL, name).hex, "name": name}
-                for name in ("admin", "manager", "member", "reader")
-            ],
+            "roles": [{"id": uuid.uuid5(uuid.NAMESPACE_URL, name).hex, "name": name} for name in user.roles],
             "catalog": [
                 {
                     "id": uuid.uuid5(uuid.NAMESPACE_URL, kind).hex,
@@ -213,6 +248,11 @@ class Api:
                 for kind, url in urls.items()
             ],
         }
+
+    def _request(self, request_id: str, environ: dict[str, Any]) -> Request:
+        """A request in the name of whoever the token was given to."""
+        user = self._tokens.get(environ.get("HTTP_X_AUTH_TOKEN", ""), self._admin)
+        return Request(request_id, user.id, user.project_id)
 
     # Nova: the way in
 
@@ -276,7 +316,7 @@ class Api:
             body,
             asked,
             f"{base}/compute",
-            Request(headers[0][1], self.cloud.admin_user, self.cloud.admin_project),
+            self._request(headers[0][1], environ),
             headers,
         )
         try:
@@ -336,7 +376,7 @@ class Api:
             body,
             asked,
             f"{base}/placement",
-            Request(headers[0][1], self.cloud.admin_user, self.cloud.admin_project),
+            self._request(headers[0][1], environ),
             headers,
         )
         try:
@@ -443,8 +483,9 @@ class RestServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def cloud_config(self, auth_type: str = "password") -> Json:
-        """What stands under a cloud's name in clouds.yaml, and what `openstack.connect(**...)` takes."""
+    def cloud_config(self, auth_type: str = "password", user: User | None = None) -> Json:
+        """What stands under a cloud's name in clouds.yaml, and what `openstack.connect(**...)` takes; of the
+        administrator, or of a user that was added."""
         common: Json = {"region_name": "RegionOne", "auth_type": auth_type}
         endpoints = {
             "compute_endpoint_override": f"{self.url}/compute/v2.1",
@@ -460,9 +501,9 @@ class RestServer:
             "identity_api_version": "3",
             "auth": {
                 "auth_url": f"{self.url}/identity/v3",
-                "username": "admin",
-                "password": "simulator",
-                "project_name": "admin",
+                "username": user.name if user else "admin",
+                "password": (user.password if user else None) or "simulator",
+                "project_name": user.project if user else "admin",
                 "user_domain_name": "Default",
                 "project_domain_name": "Default",
             },

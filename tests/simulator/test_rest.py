@@ -100,6 +100,26 @@ def test_openstacksdk_moves_a_server(cloud: Cloud, rest: RestServer) -> None:
     assert "COMPUTE_STATUS_DISABLED" in traits
 
 
+def test_a_user_of_a_project_asks_in_its_name(cloud: Cloud, rest: RestServer) -> None:
+    """A token is of the user's own project and roles, and a move she asks for is told as hers; a wrong password is
+    refused."""
+    ada = rest.api.add_user("ada", "secret", "tenant-a")
+    connection = openstack.connect(load_yaml_config=False, load_envvars=False, **rest.cloud_config(user=ada))
+    access = connection.session.auth.get_access(connection.session)
+    assert (access.project_id, set(access.role_names)) == (ada.project_id, {"member", "reader"})
+
+    server_id = next(iter(cloud.hosts["cmp-01"].servers))
+    connection.compute.live_migrate_server(server_id, host=None, block_migration="auto")
+    cloud.settle()
+    [row] = connect(rest, "password").compute.migrations(server_id=server_id)
+    assert row.project_id == ada.project_id
+
+    wrong = rest.cloud_config(user=ada)
+    wrong["auth"]["password"] = "guess"
+    with pytest.raises(openstack.exceptions.SDKException, match="401"):
+        openstack.connect(load_yaml_config=False, load_envvars=False, **wrong).authorize()
+
+
 def test_paging_has_a_next_link_until_the_end(cloud: Cloud, http_: Http) -> None:
     """A full page names the next one, filters kept; walking the links gives every server once, newest first."""
     seen: list[str] = []
