@@ -24,6 +24,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -51,6 +52,9 @@ from maintd.options import (
 T = TypeVar("T")
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+_OWN_NETWORKS = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"))
+"""What nobody means who allows a wide network: this machine, and what answers on the link, metadata services first."""
 
 
 # --- the values ------------------------------------------------------------------------------------------------------
@@ -240,6 +244,17 @@ class WebhookConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SubscriptionsConfig:
+    """Endpoints asked for over the API. `proxy` is the URL of a proxy for all of them, None for a direct way."""
+
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    denied_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    allow_http: bool = False
+    allowed_ports: tuple[int, ...] = (443, 8443)
+    proxy: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of it. `warnings` are sentences to log once; `library` holds [keystone_authtoken] and the like as text."""
 
@@ -256,6 +271,7 @@ class Config:
     metrics: MetricsConfig = MetricsConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
     tenants: TenantsConfig = TenantsConfig()
+    subscriptions: SubscriptionsConfig = SubscriptionsConfig()
     files: tuple[Path, ...] = ()
     library: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: _NOTHING, repr=False)
     warnings: tuple[str, ...] = ()
@@ -439,6 +455,7 @@ class _Reader:
             metrics=MetricsConfig(*self._listen("metrics")),
             webhooks=self._webhooks(),
             tenants=self._fill(TenantsConfig, "tenants"),
+            subscriptions=self._subscriptions(),
             files=self.files,
             library=MappingProxyType(self.library),
         )
@@ -625,6 +642,40 @@ class _Reader:
                 raise self._wrong(group, "event_types", f"{glob!r} is no glob over event types, such as maintd.host.*")
         return WebhookConfig(name, url, secret, globs)
 
+    def _subscriptions(self) -> SubscriptionsConfig:
+        allowed, denied = self._networks("allowed_networks"), self._networks("denied_networks")
+        for network in allowed:
+            if any(network.overlaps(own) and network.prefixlen < own.prefixlen for own in _OWN_NETWORKS):
+                why = (
+                    f"{network} has this machine itself and the metadata service in it; name the networks of receivers"
+                )
+                raise self._wrong("subscriptions", "allowed_networks", why)
+        ports: list[int] = self.value("subscriptions", "allowed_ports")
+        if not ports:
+            raise self._wrong("subscriptions", "allowed_ports", "without a port nothing can be sent")
+        proxy = self.text("subscriptions", "proxy")
+        if proxy is not None and (reason := _bad_proxy(proxy)):
+            raise self._wrong("subscriptions", "proxy", reason)
+        return self._fill(
+            SubscriptionsConfig,
+            "subscriptions",
+            allowed_networks=allowed,
+            denied_networks=denied,
+            allowed_ports=tuple(ports),
+            proxy=proxy,
+        )
+
+    def _networks(self, name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+        networks = []
+        for text in self.value("subscriptions", name):
+            try:
+                networks.append(ipaddress.ip_network(text))
+            except ValueError as wrong:
+                host_bits = "host bits" in str(wrong)
+                why = "has bits set behind its prefix" if host_bits else "is no network such as 10.20.0.0/16"
+                raise self._wrong("subscriptions", name, f"{text!r} {why}") from None
+        return tuple(networks)
+
 
 # --- small judgements ------------------------------------------------------------------------------------------------
 
@@ -645,7 +696,7 @@ def _with_warnings(config: Config, warnings: Iterable[str]) -> Config:
 
 def _holds_secret(group: str, name: str, value: str) -> bool:
     """Whether an option of a file is one that other users of the machine must not read."""
-    if name in ("transport_url", "connection"):
+    if name in ("transport_url", "connection", "proxy"):
         return "@" in value
     if group in HANDED_ON:
         return "password" in name or "secret" in name
@@ -691,6 +742,15 @@ def _bad_http_url(url: str) -> str | None:
     if parts.fragment:
         return "a URL to send to has no '#'"
     return None
+
+
+def _bad_proxy(url: str) -> str | None:
+    """What is wrong with a proxy's URL; never repeats it."""
+    if _bad_http_url(url) is None:
+        parts = urlsplit(url)
+        if parts.scheme == "http" and parts.path in ("", "/") and not parts.query:
+            return None
+    return "not http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
 
 
 def _bad_transport_url(url: str) -> str | None:

@@ -27,6 +27,7 @@ from maintd.clock import Clock, SystemClock
 from maintd.config import Config
 from maintd.delivery.dispatcher import LEASE_S as DELIVERY_LEASE_S
 from maintd.delivery.dispatcher import Dispatcher
+from maintd.delivery.egress import Egress
 from maintd.delivery.routing import mistaken
 from maintd.delivery.sinks.webhook import webhook_endpoint
 from maintd.domain import emptiness
@@ -102,6 +103,17 @@ def policy_of(config: Config, *, shadow: bool = True) -> Policy:
         ),
         tenants=config.tenants.enabled,
         tenant_jitter_s=config.tenants.jitter_s,
+    )
+
+
+def egress_of(config: Config) -> Egress:
+    """Where the endpoints of subscriptions may be, from the operator's configuration."""
+    return Egress(
+        allowed_networks=config.subscriptions.allowed_networks,
+        denied_networks=config.subscriptions.denied_networks,
+        allow_http=config.subscriptions.allow_http,
+        allowed_ports=config.subscriptions.allowed_ports,
+        proxy=config.subscriptions.proxy,
     )
 
 

@@ -482,6 +482,44 @@ WEBHOOK_OPTS: tuple[cfg.Opt, ...] = (
     ),
 )
 
+_NETWORKS_UNIT = "Unit: comma-separated networks such as 10.20.0.0/16 or 2001:db8:1::/48."
+
+_SUBSCRIPTIONS_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.Opt(
+        "allowed_networks",
+        type=_NAMES,
+        default=[],
+        help="Networks to which events may be sent although they are private or special, where the endpoints of "
+        "projects are. An IPv4 address inside of an IPv6 one (NAT64, 6to4) must be allowed as well. " + _NETWORKS_UNIT,
+    ),
+    cfg.Opt(
+        "denied_networks",
+        type=_NAMES,
+        default=[],
+        help="Networks to which no event is sent, whatever else is allowed: those of management, and the controllers' own, "
+        "where they are inside of an allowed network or have global addresses. " + _NETWORKS_UNIT,
+    ),
+    cfg.BoolOpt(
+        "allow_http",
+        default=False,
+        help="Allow endpoints without TLS; add 80 to allowed_ports too. Unit: true or false.",
+    ),
+    cfg.Opt(
+        "allowed_ports",
+        type=opt_types.List(item_type=opt_types.Integer(min=1, max=65535)),
+        default=[443, 8443],
+        help="Ports that endpoints may have. Unit: comma-separated whole numbers from 1 to 65535.",
+    ),
+    cfg.StrOpt(
+        "proxy",
+        secret=True,
+        sample_default="http://USER:PASSWORD@proxy.example:3128",
+        help="Proxy through which events are sent, by CONNECT for https. It looks up the names then, so it is the "
+        "proxy that must refuse addresses inside; here only those written in URLs are judged. Percent-encode '@', ':' "
+        "and '/' in the password and write '$' as '$$'. Unit: a URL, http.",
+    ),
+)
+
 GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
     "DEFAULT": ("", _DEFAULT_OPTS),
     "bus": ("Nova's notifications. Without a transport_url maintd polls the API, and says so.", BUS_OPTS),
@@ -506,6 +544,11 @@ GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
     "tenants": (
         "What owners of servers are told: maintd.server.* events, and GET /v1/servers/maintenance. Never a host.",
         _TENANTS_OPTS,
+    ),
+    "subscriptions": (
+        "Endpoints that were asked for over the API. They are chosen by others, so addresses are judged where they are "
+        "dialled: only global ones are, unless said otherwise here.",
+        _SUBSCRIPTIONS_OPTS,
     ),
 }
 

@@ -25,6 +25,7 @@ PURE = (
     "delivery/retry.py",
     "delivery/cloudevents.py",
     "delivery/outcome.py",
+    "delivery/egress.py",
     "nova/rights.py",
     "nova/shown.py",
     "doctor/facts.py",

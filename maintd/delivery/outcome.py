@@ -19,6 +19,7 @@ class OutcomeKind(StrEnum):
     UNSUPPORTED = "unsupported"  # 415: the receiver cannot read CloudEvents; it will not learn to by being asked again
     THROTTLED = "throttled"  # 429, 502, 503, 504: not now; Retry-After is honoured
     REFUSED = "refused"  # any other status
+    FORBIDDEN = "forbidden"  # not sent: `egress` allows the address no connection; a name may lead elsewhere later
     UNREACHABLE = "unreachable"  # no connection: name, route, refusal, TLS
     BROKEN = "broken"  # a connection, but no valid answer on it
     TIMED_OUT = "timed_out"  # no answer within the time allowed

@@ -6,14 +6,23 @@ deadline holds whatever the receiver does, dripping bytes included. Each endpoin
 two endpoints on one address cannot crowd each other out.
 
 The status line decides; the rest of the answer is only read for people. So a receiver that says 200 and then hangs has
-the event. It does not judge addresses: configured webhooks are the operator's own, and plain http, loopback and
-private networks are theirs to choose.
+the event.
+
+Configured webhooks are the operator's own: plain http, loopback and private networks are theirs to choose. For an
+endpoint that somebody else has chosen there is an `Egress`, the policy for where a request may go. It is asked where
+the socket is made, with the very address that is about to be dialled, whatever the look-up of the name said before.
+Each request then has a connection of its own: none is used that was judged earlier, and what a receiver says too late,
+or too much of, meets no other request. What went wrong is told in a few fixed words, so that nobody can explore our
+networks through us; a name that leads nowhere and one that leads inside are one and the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
+from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -23,6 +32,7 @@ from yarl import URL
 
 from maintd import __version__
 from maintd.clock import Clock
+from maintd.delivery.egress import NOT_ALLOWED, Egress
 from maintd.delivery.outcome import Outcome, OutcomeKind, kind_of_status
 from maintd.delivery.signing import SECRET_PREFIX, Signer
 from maintd.delivery.sinks import Endpoint, Message
@@ -69,12 +79,19 @@ class WebhookSink:
         clock: Clock,
         secrets: tuple[str, ...] = (),
         *,
+        egress: Egress | None = None,
         connections: int = 8,
         total_s: float = TOTAL_S,
         connect_s: float = CONNECT_S,
     ) -> None:
-        """`secrets` are only needed to strike them out of answers. Raises OperatorError for an unusable URL."""
-        self._url = _checked(url)
+        """`secrets` are only needed to strike them out of answers; without `egress` every address is allowed.
+
+        Raises OperatorError for a URL that cannot be used. One that the policy forbids is not an error here, for the
+        policy may have changed since somebody gave the URL: every attempt then ends in that outcome.
+        """
+        self._egress = egress
+        self._fault = egress.fault_of_url(url) if egress is not None else None
+        self._url = URL() if self._fault is not None else _checked(url)
         self._clock = clock
         self._connections = connections
         self._total_s = total_s
@@ -83,13 +100,18 @@ class WebhookSink:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
+        guarded = self._egress is not None
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=self._connections,
                 limit_per_host=self._connections,
-                keepalive_timeout=KEEPALIVE_S,
+                keepalive_timeout=None if guarded else KEEPALIVE_S,
+                force_close=guarded,
                 resolver=aiohttp.ThreadedResolver(),  # the system's own answers, /etc/hosts included
+                # What a proxy dials is for the proxy to judge, and it is all that we dial then.
+                socket_factory=_guarded_by(self._egress) if self._egress and not self._egress.proxy else None,
             ),
+            proxy=self._egress.proxy if self._egress else None,
             timeout=aiohttp.ClientTimeout(total=self._total_s, sock_connect=self._connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -110,6 +132,8 @@ class WebhookSink:
     async def send(self, message: Message) -> Outcome:
         if self._session is None:
             raise RuntimeError("the sink is not open")
+        if self._fault is not None:
+            return Outcome(OutcomeKind.FORBIDDEN, detail=self._fault)
         try:
             async with self._session.post(
                 self._url, data=message.body, headers=message.headers, allow_redirects=False
@@ -119,12 +143,8 @@ class WebhookSink:
             return Outcome(OutcomeKind.UNREACHABLE, detail=f"no connection within {self._connect_s:g} s")
         except TimeoutError:
             return Outcome(OutcomeKind.TIMED_OUT, detail=f"no answer within {self._total_s:g} s")
-        except aiohttp.ClientConnectorCertificateError as error:
-            return self._failed(OutcomeKind.UNREACHABLE, "TLS certificate refused", error.certificate_error)
-        except aiohttp.ClientConnectorError as error:
-            return self._failed(OutcomeKind.UNREACHABLE, "no connection", error.os_error)
         except (aiohttp.ClientError, OSError) as error:
-            return self._failed(OutcomeKind.BROKEN, "the connection gave no valid answer", error)
+            return self._failed(error)
 
     async def _judge(self, response: aiohttp.ClientResponse) -> Outcome:
         """The outcome by status; the body, as far as it comes soon, is its detail."""
@@ -142,18 +162,32 @@ class WebhookSink:
         return Outcome(
             kind,
             response.status,
-            "" if kind is OutcomeKind.DELIVERED else self._presentable(answer.decode("utf-8", "replace")),
+            "" if kind is OutcomeKind.DELIVERED or self._by_proxy_in_clear else self._presentable(answer),
             retry_after_s(response.headers.get("Retry-After"), self._clock.now())
             if kind is OutcomeKind.THROTTLED
             else None,
         )
 
-    def _failed(self, kind: OutcomeKind, what: str, error: BaseException) -> Outcome:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return Outcome(kind, detail=self._presentable(f"{what}: {type(error).__name__}: {why}"))
+    @property
+    def _by_proxy_in_clear(self) -> bool:
+        """Whether an answer may be the proxy's own, which would tell of our networks."""
+        return self._egress is not None and self._egress.proxy is not None and self._url.scheme == "http"
 
-    def _presentable(self, text: str) -> str:
+    def _failed(self, error: aiohttp.ClientError | OSError) -> Outcome:
+        if self._egress is not None:
+            return _in_fixed_words(error)
+        cause: Exception = error
+        kind, what = OutcomeKind.BROKEN, "the connection gave no valid answer"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            kind, what, cause = OutcomeKind.UNREACHABLE, "TLS certificate refused", error.certificate_error
+        elif isinstance(error, aiohttp.ClientConnectorError):
+            kind, what, cause = OutcomeKind.UNREACHABLE, "no connection", error.os_error
+        why = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+        return Outcome(kind, detail=self._presentable(f"{what}: {type(cause).__name__}: {why}"))
+
+    def _presentable(self, said: str | bytes) -> str:
         """Fit for a table and a terminal: no secret, no control character, not long."""
+        text = said if isinstance(said, str) else said.decode("utf-8", "replace")
         for secret in self._unsayable:
             text = text.replace(secret, "[hidden]")
         return "".join(char if char.isprintable() else " " for char in text)[:DETAIL_CHARS].strip()
@@ -186,6 +220,61 @@ def _checked(url: str) -> URL:
     if not usable:
         raise OperatorError("The webhook's url is not an http:// or https:// address with a host.")
     return parsed
+
+
+class _Forbidden(OSError):
+    """The policy allows no connection to an address."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_ALLOWED)
+
+
+def _guarded_by(egress: Egress) -> Callable[[aiohttp.AddrInfoType], socket.socket]:
+    """What makes sockets, for addresses that the policy allows only."""
+
+    def make(info: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if not egress.permits(str(address[0])):
+            raise _Forbidden
+        return socket.socket(family, kind, protocol)
+
+    return make
+
+
+_BAD_CERTIFICATE: Final = {
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "its issuer is not known here",
+    20: "its issuer is not known here",
+    21: "its issuer is not known here",
+    62: "it is for another name",
+}
+"""OpenSSL's numbers (X509_V_ERR_...) of what goes wrong with certificates in practice."""
+
+
+def _in_fixed_words(error: aiohttp.ClientError | OSError) -> Outcome:
+    """What went wrong, told to whoever chose the endpoint: no address, no error text of the system or of the network.
+
+    A name that does not exist is told as one whose address is not allowed, for which names exist inside is nobody's
+    business; that look-ups do not work at the moment is told apart.
+    """
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as refusal):
+            why = _BAD_CERTIFICATE.get(refusal.verify_code, "it cannot be verified")
+            return Outcome(OutcomeKind.UNREACHABLE, detail=f"TLS certificate refused: {why}")
+        case aiohttp.ClientSSLError():
+            return Outcome(OutcomeKind.UNREACHABLE, detail="no TLS")
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return Outcome(OutcomeKind.UNREACHABLE, detail="the proxy gave no connection")
+        case aiohttp.ClientConnectorDNSError(os_error=socket.gaierror(errno=socket.EAI_AGAIN)):
+            return Outcome(OutcomeKind.UNREACHABLE, detail="names cannot be looked up now")
+        case aiohttp.ClientConnectorDNSError() | aiohttp.ClientConnectorError(os_error=_Forbidden()):
+            return Outcome(OutcomeKind.FORBIDDEN, detail="the name leads to no address that is allowed")
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return Outcome(OutcomeKind.UNREACHABLE, detail="connection refused")
+        case aiohttp.ClientConnectorError():
+            return Outcome(OutcomeKind.UNREACHABLE, detail="no connection")
+    return Outcome(OutcomeKind.BROKEN, detail="the connection gave no valid answer")
 
 
 def _unsayable(url: URL, secrets: tuple[str, ...]) -> tuple[str, ...]:
