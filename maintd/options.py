@@ -496,8 +496,8 @@ _SUBSCRIPTIONS_OPTS: tuple[cfg.Opt, ...] = (
         "denied_networks",
         type=_NAMES,
         default=[],
-        help="Networks to which no event is sent, whatever else is allowed: those of management, and the controllers' own, "
-        "where they are inside of an allowed network or have global addresses. " + _NETWORKS_UNIT,
+        help="Networks to which no event is sent, whatever else is allowed: those of management and the controllers' "
+        "own, where they are inside of an allowed network or have global addresses. " + _NETWORKS_UNIT,
     ),
     cfg.BoolOpt(
         "allow_http",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import fields, replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import openstack.config
@@ -13,7 +14,8 @@ from oslo_config import cfg, generator
 
 from maintd import config, options
 from maintd.config import BusConfig, CloudConfig, Config, load
-from maintd.daemon import policy_of
+from maintd.daemon import egress_of, policy_of
+from maintd.delivery.egress import Egress
 from maintd.domain.model import STALL_AFTER_S, NovaLive, Policy
 from maintd.errors import OperatorError
 
@@ -259,6 +261,25 @@ def test_webhooks_are_the_operators_own(tmp_path: Path) -> None:
     ]
 
 
+def test_where_the_endpoints_of_projects_may_be(tmp_path: Path) -> None:
+    """By default what the policy has by default; a file's networks, ports and proxy reach the policy as they are."""
+    found = read(
+        tmp_path,
+        "[subscriptions]\nallowed_networks = 10.20.0.0/16, fd00:1::/64\ndenied_networks = 10.20.1.0/24\n"
+        "allow_http = true\nallowed_ports = 80, 443\nproxy = http://u:hunter2@proxy:3128\n",
+    )
+
+    assert Egress() == egress_of(Config())
+    assert Egress(
+        (ip_network("10.20.0.0/16"), ip_network("fd00:1::/64")),
+        (ip_network("10.20.1.0/24"),),
+        True,
+        (80, 443),
+        "http://u:hunter2@proxy:3128",
+    ) == egress_of(found)
+    assert "hunter2" not in repr(found)
+
+
 def test_a_librarys_group_is_a_warning(tmp_path: Path) -> None:
     """What was copied from nova.conf does not stop maintd; it says what counts instead."""
     warnings = read(
@@ -340,6 +361,25 @@ REFUSED = [
     ("[stall]\nlive_migration_downtime_ms = 50", "'50' is not a whole number from 100 to 2000000."),
     ("[stall]\nlive_migration_timeout_action = pause", "'pause' is not one of abort, force_complete."),
     ("[stall]\nlive_migration_downtime = 500", "no such option; the nearest is live_migration_downtime"),
+    (
+        "[subscriptions]\nallowed_networks = 10.0.0.0/8, 10.1.2.3/16",
+        "maintd.conf, [subscriptions] allowed_networks: '10.1.2.3/16' has bits set behind its prefix.",
+    ),
+    ("[subscriptions]\ndenied_networks = inside", "denied_networks: 'inside' is no network such as 10.20.0.0/16."),
+    ("[subscriptions]\nallowed_networks = 0.0.0.0/0", "0.0.0.0/0 has this machine itself and the metadata service in"),
+    ("[subscriptions]\nallowed_networks = ::/0", "::/0 has this machine itself"),
+    (
+        "[subscriptions]\nallowed_ports = 443, 70000",
+        "'443, 70000' is not comma-separated whole numbers from 1 to 65535",
+    ),
+    ("[subscriptions]\nallowed_ports =", "allowed_ports: without a port nothing can be sent."),
+    ("[subscriptions]\nallow_http = maybe", "'maybe' is not true or false."),
+    (
+        "[subscriptions]\nproxy = proxy:3128",
+        "[subscriptions] proxy: not http://HOST:PORT or http://USER:PASSWORD@HOST:PORT.",
+    ),
+    ("[subscriptions]\nproxy = https://u:hunter2@proxy", "not http://HOST:PORT"),
+    ("[subscriptions]\nproxy = http://u:hunter2@proxy/path", "not http://HOST:PORT"),
 ]
 
 

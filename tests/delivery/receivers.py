@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,11 +78,25 @@ def in_turn(*behaviours: Behaviour) -> Behaviour:
     return behave
 
 
-class Receiver:
-    """A server on loopback; each connection has its thread. `behave` may be changed at any time."""
+def raw(text: bytes) -> Behaviour:
+    """Send exactly these bytes."""
 
-    def __init__(self, behave: Behaviour) -> None:
+    def behave(connection: socket.socket, receiver: Receiver) -> None:
+        connection.sendall(text)
+
+    return behave
+
+
+class Receiver:
+    """A server on loopback; each connection has its thread. `behave` may be changed at any time.
+
+    Without `reads` it behaves as soon as somebody connects and never looks at the request. With `tls` it speaks TLS.
+    """
+
+    def __init__(self, behave: Behaviour, reads: bool = True, tls: ssl.SSLContext | None = None) -> None:
         self.behave = behave
+        self._reads = reads
+        self._tls = tls
         self.received: list[Received] = []
         self.closing = threading.Event()
         self.connections = 0
@@ -92,7 +107,7 @@ class Receiver:
         self._changed = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/hook"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/hook"
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -107,7 +122,14 @@ class Receiver:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection, connection.makefile("rb") as stream:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as ends:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            ends.enter_context(connection)
+            if not self._reads:
+                self.behave(connection, self)
+                return
+            stream = ends.enter_context(connection.makefile("rb"))
             while line := stream.readline():
                 headers = {}
                 while (header := stream.readline()) not in (b"\r\n", b""):
@@ -157,9 +179,9 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiver(behave: Behaviour) -> Iterator[Receiver]:
+def receiver(behave: Behaviour, reads: bool = True, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     """A receiver for the length of a with block."""
-    server = Receiver(behave)
+    server = Receiver(behave, reads, tls)
     try:
         yield server
     finally:

@@ -25,7 +25,7 @@ import ssl
 from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from yarl import URL
@@ -38,12 +38,17 @@ from maintd.delivery.signing import SECRET_PREFIX, Signer
 from maintd.delivery.sinks import Endpoint, Message
 from maintd.errors import OperatorError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 TOTAL_S: Final = 10.0
 """From the name look-up to the last byte read."""
 CONNECT_S: Final = 5.0
 COURTESY_S: Final = 1.0
 """How long the rest of an answer may take once its status is known; a connection read to its end can be used again."""
 ANSWER_BYTES: Final = 4096
+RECEIVED_BYTES: Final = 65536
+"""All that is taken from an endpoint that somebody else has chosen, in one attempt: TLS, headers and body."""
 DETAIL_CHARS: Final = 500
 KEEPALIVE_S: Final = 4.0
 """Shorter than the five seconds after which common servers hang up, so that we rarely POST into a closing connection:
@@ -108,8 +113,7 @@ class WebhookSink:
                 keepalive_timeout=None if guarded else KEEPALIVE_S,
                 force_close=guarded,
                 resolver=aiohttp.ThreadedResolver(),  # the system's own answers, /etc/hosts included
-                # What a proxy dials is for the proxy to judge, and it is all that we dial then.
-                socket_factory=_guarded_by(self._egress) if self._egress and not self._egress.proxy else None,
+                socket_factory=_sockets_for(self._egress) if self._egress is not None else None,
             ),
             proxy=self._egress.proxy if self._egress else None,
             timeout=aiohttp.ClientTimeout(total=self._total_s, sock_connect=self._connect_s),
@@ -229,14 +233,36 @@ class _Forbidden(OSError):
         super().__init__(NOT_ALLOWED)
 
 
-def _guarded_by(egress: Egress) -> Callable[[aiohttp.AddrInfoType], socket.socket]:
-    """What makes sockets, for addresses that the policy allows only."""
+class _BoundedSocket(socket.socket):
+    """Takes RECEIVED_BYTES and no more, for whatever is sent before an answer's status (interim answers, headers) is
+    parsed on the loop of all deliveries."""
+
+    _left = RECEIVED_BYTES
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        taken = super().recv(min(bufsize, self._room()), flags)
+        self._left -= len(taken)
+        return taken
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0, /) -> int:
+        taken = super().recv_into(buffer, min(nbytes or memoryview(buffer).nbytes, self._room()), flags)
+        self._left -= taken
+        return taken
+
+    def _room(self) -> int:
+        if self._left <= 0:
+            raise ConnectionAbortedError("the receiver sends too much")
+        return self._left
+
+
+def _sockets_for(egress: Egress) -> Callable[[aiohttp.AddrInfoType], socket.socket]:
+    """What makes sockets, for allowed addresses only. Where there is a proxy, it is all that is dialled, and exempt."""
 
     def make(info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
-        if not egress.permits(str(address[0])):
+        if egress.proxy is None and not egress.permits(str(address[0])):
             raise _Forbidden
-        return socket.socket(family, kind, protocol)
+        return _BoundedSocket(family, kind, protocol)
 
     return make
 
