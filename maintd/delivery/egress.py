@@ -173,9 +173,9 @@ def _embedded(address: Address) -> Iterator[IPv4Address | None]:
     """The IPv4 addresses to which a translator or tunnel would carry what is sent to this one.
 
     None for one that cannot be told: where NAT64 has a prefix of its own (64:ff9b:1::/48) only the translator knows
-    which bits are the address. ::1 and :: are themselves, not what their last bits look like.
+    which bits are the address. ::1 is itself, not what its last bits look like.
     """
-    if isinstance(address, IPv4Address) or int(address) <= 1:
+    if isinstance(address, IPv4Address) or int(address) == 1:
         return
     if any(address in network for network in _LOW_32_V6):
         yield IPv4Address(int(address) & 0xFFFFFFFF)

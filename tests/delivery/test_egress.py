@@ -25,6 +25,26 @@ def test_global_addresses_are_allowed(address: str) -> None:
     assert Egress().permits(address)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "::ffff:8.8.8.8",
+        "::8.8.8.8",
+        "64:ff9b::808:808",
+        "64:ff9b:1::808:808",
+        "2002:808:808::1",
+        "2001:0:808:808:0:ffff:f7f7:f7f7",
+        "192.88.99.1",
+        "3fff::1",
+        "100::1",
+        "4000::1",
+    ],
+)
+def test_ways_around_are_not_allowed(address: str) -> None:
+    """Translators, tunnels and their relays are not used even to what is global, nor addresses nobody should have."""
+    assert not Egress().permits(address)
+
+
 @given(ADDRESSES)
 def test_what_is_allowed_is_global(address: IPv4Address | IPv6Address) -> None:
     """Nothing is allowed by default that Python's ipaddress calls anything but global."""
@@ -39,7 +59,7 @@ def test_every_ipv4_address_within_ipv6_is_judged(inner: IPv4Address, prefix: st
     outer = IPv6Address(int(IPv6Address(prefix)) | int(inner))
     egress = Egress((ip_network(f"{prefix}/96"),))
 
-    if int(outer) > 1:
+    if int(outer) != 1:
         assert egress.permits(str(outer)) == egress.permits(str(inner))
     assert not Egress().permits(str(outer))
 
@@ -54,6 +74,7 @@ def test_every_ipv4_address_within_ipv6_is_judged(inner: IPv4Address, prefix: st
         ("2001::/32", "2001:0:808:808:0:ffff:80ff:fffe", False),
         ("64:ff9b:1::/48", "64:ff9b:1::808:808", False),
         ("fe80::/10", "fe80::1%eth0", False),
+        ("::ffff:0:0/96", "::ffff:127.0.0.1", False),
         ("10.0.0.0/8", "10.1.2.3", True),
         ("10.0.0.0/8", "::ffff:10.1.2.3", False),
         ("fd00::/8", "fd00::1", True),

@@ -38,18 +38,33 @@ from tests.delivery.receivers import (
     silent,
 )
 
+REDIRECTED, REFUSED, DELIVERED, BROKEN = (
+    OutcomeKind.REDIRECTED,
+    OutcomeKind.REFUSED,
+    OutcomeKind.DELIVERED,
+    OutcomeKind.BROKEN,
+)
+TIMED_OUT, THROTTLED, GONE, UNREACHABLE = (
+    OutcomeKind.TIMED_OUT,
+    OutcomeKind.THROTTLED,
+    OutcomeKind.GONE,
+    OutcomeKind.UNREACHABLE,
+)
+
 NOW = 1_800_000_000.0
 MESSAGE = Message("event-1", {"webhook-id": "event-1", "webhook-signature": "v1,x"}, b'{"id": "event-1"}')
 LOOPBACK = ip_network("127.0.0.1/32")
 METADATA = "http://169.254.169.254/latest/meta-data/"
 
+SHORT_S = 0.5
+TOO_LATE = f"no answer within {SHORT_S} s"
 WORDS = {
     "",
     "no TLS",
     "no connection",
     "connection refused",
     "no connection within 5 s",
-    "no answer within 0.5 s",
+    TOO_LATE,
     "the connection gave no valid answer",
     "the name leads to no address that is allowed",
     "names cannot be looked up now",
@@ -58,7 +73,7 @@ WORDS = {
 """All that may be told of an attempt that met no answer."""
 
 
-def send(url: str, egress: Egress, times: int = 1, total_s: float = 0.5) -> list[Outcome]:
+def send(url: str, egress: Egress, times: int = 1, total_s: float = 10) -> list[Outcome]:
     async def run() -> list[Outcome]:
         sink = WebhookSink(url, ManualClock(NOW), egress=egress, total_s=total_s)
         await sink.open()
@@ -248,18 +263,14 @@ def test_a_name_that_leads_inside_the_second_time(monkeypatch: pytest.MonkeyPatc
         assert 1 == server.connections
 
 
-def test_a_name_with_one_address_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several addresses those that are not allowed are passed over, and the others are used."""
+def test_a_name_that_leads_inside_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several addresses those that are not allowed are passed over, and the one that is gets the request."""
     monkeypatch.setattr(socket, "getaddrinfo", Names(("127.0.0.2", "::1", "127.0.0.1")))
-    with trap() as (port, sprung), socket.create_server(("127.0.0.1", 0)):
-        outcome = send(
-            f"http://rebind.example:{port}/",
-            Egress((ip_network("127.0.0.9/32"),), allow_http=True, allowed_ports=(port,)),
-        )[0]
-        assert (OutcomeKind.FORBIDDEN, False) == (outcome.kind, sprung())
     with receiver(answer(200)) as server:
         egress = Egress((LOOPBACK,), allow_http=True, allowed_ports=(server.port,))
-        assert OutcomeKind.DELIVERED is send(f"http://rebind.example:{server.port}/", egress)[0].kind
+
+        assert DELIVERED is send(f"http://rebind.example:{server.port}/", egress)[0].kind
+        assert 1 == server.connections
 
 
 def test_denied_wins_where_it_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,25 +331,22 @@ def hanging_up(text: bytes) -> Behaviour:
     return behave
 
 
+def holding(text: bytes) -> Behaviour:
+    """Send some bytes and stay, so that all of them are seen."""
+
+    def behave(connection: socket.socket, server: Receiver) -> None:
+        connection.sendall(text)
+        server.closing.wait(30)
+
+    return behave
+
+
 def said(status: int, *headers: str, body: str = "") -> bytes:
     lines = (f"HTTP/1.1 {status} Said", *headers, "", body)
     return "\r\n".join(lines).encode()
 
 
 BOMB = gzip.compress(b"x" * 50_000_000)
-
-REDIRECTED, REFUSED, DELIVERED, BROKEN = (
-    OutcomeKind.REDIRECTED,
-    OutcomeKind.REFUSED,
-    OutcomeKind.DELIVERED,
-    OutcomeKind.BROKEN,
-)
-TIMED_OUT, THROTTLED, GONE, UNREACHABLE = (
-    OutcomeKind.TIMED_OUT,
-    OutcomeKind.THROTTLED,
-    OutcomeKind.GONE,
-    OutcomeKind.UNREACHABLE,
-)
 
 CHUNKED, GZIPPED = "Transfer-Encoding: chunked", "Transfer-Encoding: gzip"
 UNREAD = (REFUSED, BROKEN)
@@ -428,11 +436,11 @@ def test_hostile_servers(behave: Behaviour, kind: OutcomeKind | tuple[OutcomeKin
     with receiver(behave) as server:
         egress = Egress((LOOPBACK,), allow_http=True, allowed_ports=(server.port,))
         began = time.monotonic()
-        outcome = send(server.url, egress)[0]
+        outcome = send(server.url, egress, total_s=SHORT_S if kind is TIMED_OUT else 10)[0]
         took_s = time.monotonic() - began
 
         assert outcome.kind in (kind if isinstance(kind, tuple) else (kind,))
-        assert took_s < 3
+        assert took_s < 5
         assert (1, 1) == (server.connections, len(server.received))
         assert server.sent < 20_000_000  # most of it lies in the buffers of the two kernels
     assert len(outcome.detail) <= DETAIL_CHARS
@@ -530,18 +538,18 @@ NO_TLS = {"no TLS", "no connection"}
 @pytest.mark.parametrize(
     ("behave", "details"),
     [
-        pytest.param(raw(b"HTTP/1.1 400 Speak TLS not\r\n\r\n"), NO_TLS, id="plain HTTP on a port for TLS"),
-        pytest.param(raw(b"\x16\x03\x03\x00\x02\x02\x28"), NO_TLS, id="something like TLS"),
-        pytest.param(raw(b"\x15\x03\x03\x00\x02\x02\x28"), NO_TLS, id="an alert"),
+        pytest.param(holding(b"HTTP/1.1 400 Speak TLS not\r\n\r\n"), {"no TLS"}, id="plain HTTP on a port for TLS"),
+        pytest.param(holding(b"\x16\x03\x03\x00\x02\x02\x28"), {"no TLS", TOO_LATE}, id="something like TLS"),
+        pytest.param(holding(b"\x15\x03\x03\x00\x02\x02\x28"), {"no TLS"}, id="an alert"),
         pytest.param(forever(b"\x16\x03\x03\x40\x00" + b"\0" * 16384, b""), NO_TLS, id="a flood"),
-        pytest.param(silent, {"no answer within 0.5 s"}, id="silence"),
+        pytest.param(silent, {TOO_LATE}, id="silence"),
         pytest.param(resetting, NO_TLS, id="a reset"),
     ],
 )
 def test_hostile_tls(behave: Behaviour, details: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not speak TLS where it should is told so, without a word of what it said, and is not tried in clear."""
     with receiver(behave, reads=False) as server:
-        outcome = send(*resolved(monkeypatch, server))[0]
+        outcome = send(*resolved(monkeypatch, server), total_s=SHORT_S if TOO_LATE in details else 10)[0]
 
         assert outcome.detail in details
         assert outcome.kind in (UNREACHABLE, TIMED_OUT)

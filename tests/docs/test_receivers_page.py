@@ -8,11 +8,20 @@ from pathlib import Path
 import pytest
 
 from maintd.cli.common import Parser
-from maintd.config import DatabaseConfig
+from maintd.config import DatabaseConfig, SubscriptionsConfig
 from maintd.delivery.dispatcher import Limits
+from maintd.delivery.egress import URL_CHARS
 from maintd.delivery.outcome import Outcome, OutcomeKind, kind_of_status
 from maintd.delivery.retry import GIVE_UP_AFTER_S, RETRY_AFTER_CAP_S, SCHEDULE_S, RetryAt, next_attempt
-from maintd.delivery.sinks.webhook import ANSWER_BYTES, CONNECT_S, CONTENT_TYPE, DETAIL_CHARS, KEEPALIVE_S, TOTAL_S
+from maintd.delivery.sinks.webhook import (
+    ANSWER_BYTES,
+    CONNECT_S,
+    CONTENT_TYPE,
+    DETAIL_CHARS,
+    KEEPALIVE_S,
+    RECEIVED_BYTES,
+    TOTAL_S,
+)
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "receivers.md"
 
@@ -29,6 +38,9 @@ def words() -> str:
         f"may take {TOTAL_S:.0f} s, connecting {CONNECT_S:.0f} s of them",
         f"used again within {KEEPALIVE_S:.0f} s; at most {Limits().per_endpoint} requests of one maintd",
         f"Up to {ANSWER_BYTES // 1024} KB of an answer are read, the first {DETAIL_CHARS} characters",
+        f"on which {RECEIVED_BYTES // 1024} KB are taken at most",
+        f"of at most {URL_CHARS} characters",
+        "on port " + " or ".join(map(str, SubscriptionsConfig().allowed_ports)),
         f"never longer than about {sum(SCHEDULE_S) / 3600:.0f} hours",
         f"`events_age_s` ({DatabaseConfig().events_age_s / 86400:.0f} days)".replace("`events", "`[database] events"),
         f"deliveries_age_s` ({DatabaseConfig().deliveries_age_s / 86400:.0f} days)",
