@@ -184,7 +184,7 @@ def read_stock(url: str, pool: str, count: int) -> float:
     """Notifications a second of oslo.messaging's batch listener with an empty handler."""
     from oslo_config import cfg
 
-    from maintd.nova.oslo import opts, oslo_messaging
+    from maintd.messaging import opts, oslo_messaging
 
     seen, done = 0, threading.Event()
 

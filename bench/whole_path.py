@@ -107,7 +107,7 @@ def read_stock(url: str, pool: str, meter: Meter) -> None:
     """oslo.messaging's batch listener as it comes, with our intake's batches and prefetch (others do no better)."""
     from oslo_config import cfg
 
-    from maintd.nova.oslo import opts, oslo_messaging
+    from maintd.messaging import opts, oslo_messaging
 
     class Empty:
         def info(self, messages: list[Any]) -> None:

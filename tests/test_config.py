@@ -111,7 +111,7 @@ def test_the_first_bus_is_named_default_and_others_have_groups_of_their_own(tmp_
 
 def test_what_oslo_messaging_is_told_are_options_that_it_has() -> None:
     """Every name that a bus hands on exists in oslo.messaging, and takes the value."""
-    from maintd.nova.oslo import opts
+    from maintd.messaging import opts
 
     known = {opt.dest for group, listed in opts.list_opts() if group == "oslo_messaging_rabbit" for opt in listed}
     bus = BusConfig("b", "rabbit://h/", ssl=True, ssl_ca_file="/ca", ssl_cert_file="/c", ssl_key_file="/k")

@@ -27,7 +27,7 @@ import amqp  # type: ignore[import-untyped]
 from oslo_config import cfg
 
 from maintd.errors import OperatorError
-from maintd.nova.oslo import exceptions, oslo_messaging
+from maintd.messaging import exceptions, oslo_messaging, words
 
 if TYPE_CHECKING:
     from maintd.config import BusConfig
@@ -93,14 +93,14 @@ def explain(bus: BusConfig, error: BaseException, where: str = "") -> Trouble:
                 lasting=True,
             )
         return Trouble(
-            f"{broker} does not let our user work ({_clean(text)}): give it configure, write and read rights on the "
+            f"{broker} does not let our user work ({words(text)}): give it configure, write and read rights on the "
             f"queue and the exchange named in {group}, with `rabbitmqctl set_permissions`.",
             lasting=True,
         )
     if isinstance(error, amqp.NotAllowed):
         missing = "does not exist" if "not found" in text else "is closed to our user"
         return Trouble(
-            f"{broker}: the virtual host of {group} transport_url {missing} ({_clean(text)}): correct the last part of "
+            f"{broker}: the virtual host of {group} transport_url {missing} ({words(text)}): correct the last part of "
             "the URL, or the user's permissions.",
             lasting=True,
         )
@@ -108,7 +108,7 @@ def explain(bus: BusConfig, error: BaseException, where: str = "") -> Trouble:
         return Trouble(_mismatch(bus, broker, text), lasting=True)
     if isinstance(error, amqp.ResourceLocked):
         return Trouble(
-            f"{broker}: {_clean(text)}; another program holds this queue for itself, choose another pool in {group}.",
+            f"{broker}: {words(text)}; another program holds this queue for itself, choose another pool in {group}.",
             lasting=True,
         )
     if isinstance(error, amqp.InternalError) or getattr(error, "code", None) == 541:
@@ -118,7 +118,7 @@ def explain(bus: BusConfig, error: BaseException, where: str = "") -> Trouble:
             lasting=True,
         )
     if isinstance(error, amqp.NotFound):
-        return Trouble(f"{broker}: {_clean(text)}.", lasting=False)
+        return Trouble(f"{broker}: {words(text)}.", lasting=False)
     if isinstance(error, socket.gaierror):
         return Trouble(
             f"the host name of {broker} cannot be resolved: check {group} transport_url and the name service.",
@@ -126,25 +126,20 @@ def explain(bus: BusConfig, error: BaseException, where: str = "") -> Trouble:
         )
     if isinstance(error, ssl.SSLError):
         return Trouble(
-            f"no TLS with {broker} ({_clean(text)}): check ssl, ssl_ca_file and the port in {group}.", lasting=False
+            f"no TLS with {broker} ({words(text)}): check ssl, ssl_ca_file and the port in {group}.", lasting=False
         )
     if isinstance(error, ConnectionRefusedError) or "refused" in text.lower():
         return Trouble(f"{broker} is not reachable: nothing takes connections there.", lasting=False)
     if isinstance(error, TimeoutError) or "timed out" in text.lower():
         return Trouble(f"{broker} is not reachable: no answer in time.", lasting=False)
-    return Trouble(f"{broker} is not reachable: {_clean(text)}.", lasting=False)
-
-
-def _clean(text: str) -> str:
-    """The broker's words, on one line and without the AMQP ornaments."""
-    return re.sub(r"^(\[Errno \d+\] |[A-Z_]+ - )", "", " ".join(text.split())).rstrip(". ")
+    return Trouble(f"{broker} is not reachable: {words(text)}.", lasting=False)
 
 
 def _mismatch(bus: BusConfig, broker: str, text: str) -> str:
     group = section(bus)
     found = _INEQUIVALENT.search(" ".join(text.split()))
     if not found:
-        return f"{broker} refused a declaration: {_clean(text)}."
+        return f"{broker} refused a declaration: {words(text)}."
     what, kind, name = found["what"], found["kind"], found["name"]
     ours, theirs = found["ours"].strip("'"), found["theirs"].strip("'")
     start = f"{broker}: {kind} '{name}' exists with {what} {theirs}, and {group} asks for {ours}: "

@@ -29,14 +29,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from oslo_config import cfg
-
+from maintd import messaging
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, StoreUnavailable
+from maintd.messaging import driver_common, listener, oslo_messaging
 from maintd.nova import broker
 from maintd.nova.broker import PRIORITIES, queue_depths, remove_queue, tap
 from maintd.nova.notifications.envelope import Notification, Unreadable, read_message
-from maintd.nova.oslo import driver_common, listener, opts, oslo_messaging
 
 if TYPE_CHECKING:
     from maintd.clock import Clock
@@ -49,8 +48,6 @@ LOG = logging.getLogger(__name__)
 Admit = Callable[[Sequence[Notification], Sequence[Quarantined]], None]
 OnState = Callable[[str, str, str], None]
 
-_RABBIT = "oslo_messaging_rabbit"
-_DRIVER_LOG = "oslo.messaging._drivers.impl_rabbit"
 _IDLE_S = 0.5
 """How long a poll waits for a first message; also how soon a stop is noticed."""
 _NOTHING_MORE_S = 0.001
@@ -470,7 +467,7 @@ class _Run:
     def start(self) -> None:
         """Make and start the server; blocks as long as the broker does not answer. In a thread of its own."""
         self.threads.add(threading.get_ident())
-        driver_log = logging.getLogger(_DRIVER_LOG)
+        driver_log = logging.getLogger(messaging.DRIVER_LOG)
         driver_log.addFilter(self._log)
         intake = self.intake
         try:
@@ -507,7 +504,7 @@ class _Run:
                 server.wait()
             except Exception as error:
                 LOG.debug("stopping the listener: %s", error)
-            logging.getLogger(_DRIVER_LOG).removeFilter(self._log)
+            logging.getLogger(messaging.DRIVER_LOG).removeFilter(self._log)
 
         stopper = threading.Thread(target=stop, name=f"maintd-intake-{self.intake.bus.name}-end", daemon=True)
         stopper.start()
@@ -753,17 +750,10 @@ class Intake:
         return waiting and not run.busy and run.handled_at == handled_at
 
     def _transport(self) -> Any:
-        conf = cfg.ConfigOpts()
-        conf([], project="maintd", default_config_files=[], default_config_dirs=[], use_env=False)
-        for group, options in opts.list_opts():
-            if group == _RABBIT:
-                conf.register_opts(options, group=group)
         # Enough that the broker fills up while a batch is worked on, more than the driver's sixteen remembered ids,
         # and few enough to hold in memory while the store is away.
-        overrides = {**self.bus.rabbit_options(), "rabbit_qos_prefetch_count": max(100, 3 * self.batch_size)}
-        for name, value in overrides.items():
-            conf.set_override(name, value, group=_RABBIT)
-        return oslo_messaging.get_notification_transport(conf, self.bus.transport_url)
+        prefetch = {"rabbit_qos_prefetch_count": max(100, 3 * self.batch_size)}
+        return messaging.transport(self.bus.transport_url, self.bus.rabbit_options() | prefetch)
 
     def _connected(self) -> None:
         """A connection stands, and messages flow through it."""

@@ -23,7 +23,7 @@ from typing import Any, Self
 from oslo_config import cfg
 
 from maintd.clock import Clock
-from maintd.nova.oslo import oslo_messaging  # imports it the one safe way, and does nothing else
+from maintd.messaging import oslo_messaging  # imports it the one safe way, and does nothing else
 from maintd.simulator.notifications import TOPIC, Json
 
 Publish = Callable[[str, Json], None]

@@ -18,11 +18,11 @@ from maintd.clock import ManualClock, SystemClock
 from maintd.config import BusConfig
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, OperatorError, StoreUnavailable
+from maintd.messaging import oslo_messaging
 from maintd.nova import broker
 from maintd.nova import listener as intake_module
 from maintd.nova.listener import Intake, queue_depths, remove_queue, tap
 from maintd.nova.notifications.envelope import Notification
-from maintd.nova.oslo import oslo_messaging
 from tests.support.rabbitmq import Rabbit, free_port, wait_until
 
 

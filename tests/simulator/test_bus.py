@@ -12,8 +12,8 @@ import pytest
 from oslo_config import cfg
 
 from maintd.clock import ManualClock
+from maintd.messaging import oslo_messaging
 from maintd.nova.notifications.envelope import read_wire
-from maintd.nova.oslo import oslo_messaging
 from maintd.simulator import stories
 from maintd.simulator.bus import AmqpBus, OsloBus, Queued, Recorder, tee, wire_body
 from maintd.simulator.notifications import Json
