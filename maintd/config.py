@@ -9,7 +9,8 @@ The groups fall in two kinds. Those declared in `options` are maintd's: anything
 library ([keystone_authtoken], [oslo_...]) are kept as text in `Config.library` where maintd hands them on, else
 answered with a warning. No other module reads oslo.config's values; everybody is given a piece of `Config`.
 
-What it does not do: it opens no connection, resolves no name and imports no library to check that a value works.
+What it does not do: it opens no connection, resolves no name and imports no library to check that a value works. The
+one look it takes at the machine is whether the program of an exec sink is there.
 Durations are seconds, sizes are bytes, and the names say so. Secrets are kept out of every `repr` and every sentence.
 """
 
@@ -20,7 +21,9 @@ import binascii
 import difflib
 import ipaddress
 import math
+import os
 import re
+import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +40,7 @@ from maintd.errors import OperatorError
 from maintd.options import (
     AUTH_OPTS,
     BUS_OPTS,
+    BUS_SINK_OPTS,
     CLOUD_OPTS,
     DAY,
     GROUPS,
@@ -69,15 +73,13 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class BusConfig:
-    """One stream of notifications. `pool` None means that the topic's own queues are consumed."""
+class BrokerConfig:
+    """A topic on a message broker, to read from it or to publish on it, and how the broker is reached."""
 
     name: str
     transport_url: str = field(repr=False)
-    exchange: str = "nova"
-    topic: str = "versioned_notifications"
-    pool: str | None = "maintd"
-    max_pause_s: float = 900.0
+    exchange: str
+    topic: str
     durable_queues: bool = False
     quorum_queue: bool = False
     auto_delete: bool = False
@@ -101,6 +103,16 @@ class BusConfig:
             if value is not None:
                 options[name] = value
         return options
+
+
+@dataclass(frozen=True, slots=True)
+class BusConfig(BrokerConfig):
+    """One stream of notifications. `pool` None means that the topic's own queues are consumed."""
+
+    exchange: str = "nova"
+    topic: str = "versioned_notifications"
+    pool: str | None = "maintd"
+    max_pause_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +267,25 @@ class SubscriptionsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BusSinkConfig(BrokerConfig):
+    """A topic of our own, for consumers in the control plane."""
+
+    exchange: str = "maintd"
+    topic: str = "maintd"
+    event_types: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecSinkConfig:
+    """A program that is run for events: an absolute path and its arguments."""
+
+    name: str
+    argv: tuple[str, ...]
+    timeout_s: float = 30.0
+    event_types: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of it. `warnings` are sentences to log once; `library` holds [keystone_authtoken] and the like as text."""
 
@@ -272,9 +303,19 @@ class Config:
     webhooks: tuple[WebhookConfig, ...] = ()
     tenants: TenantsConfig = TenantsConfig()
     subscriptions: SubscriptionsConfig = SubscriptionsConfig()
+    bus_sinks: tuple[BusSinkConfig, ...] = ()
+    exec_sinks: tuple[ExecSinkConfig, ...] = ()
     files: tuple[Path, ...] = ()
     library: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: _NOTHING, repr=False)
     warnings: tuple[str, ...] = ()
+
+    def wanted(self) -> dict[str, tuple[str, ...]]:
+        """Which event types each way out wants, by its group."""
+        return {
+            **{f"webhook:{hook.name}": hook.event_types for hook in self.webhooks},
+            **{f"bus_sink:{sink.name}": sink.event_types for sink in self.bus_sinks},
+            **{f"exec_sink:{sink.name}": sink.event_types for sink in self.exec_sinks},
+        }
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -456,10 +497,24 @@ class _Reader:
             webhooks=self._webhooks(),
             tenants=self._fill(TenantsConfig, "tenants"),
             subscriptions=self._subscriptions(),
+            bus_sinks=tuple(self._bus_sink(name, f"bus_sink:{name}") for name in self._named("bus_sink", "bus_sinks")),
+            exec_sinks=tuple(
+                self._exec_sink(name, f"exec_sink:{name}") for name in self._named("exec_sink", "exec_sinks")
+            ),
             files=self.files,
             library=MappingProxyType(self.library),
         )
+        self._check_one_name_each(config)
         return _with_warnings(config, self.warnings)
+
+    def _check_one_name_each(self, config: Config) -> None:
+        """Deliveries and metrics know a way out by its name alone."""
+        taken: dict[str, str] = {}
+        for group in config.wanted():
+            kind, _, name = group.partition(":")
+            if name in taken:
+                raise self._wrong(f"{kind}s", "enabled", f"{name} is the name of [{taken[name]}] already")
+            taken[name] = group
 
     def _fill(self, kind: Callable[..., T], group: str, **given: Any) -> T:
         opts = GROUPS[group][1]
@@ -514,15 +569,19 @@ class _Reader:
             raise self._wrong(group, "transport_url", "an enabled bus needs one, such as rabbit://user:pass@host:5672/")
         if reason := _bad_transport_url(url):
             raise self._wrong(group, "transport_url", reason)
-        values = {opt.dest: self.value(group, opt.dest) for opt in BUS_OPTS}
-        values |= {key: self.text(group, key) for key in ("pool", "ssl_ca_file", "ssl_cert_file", "ssl_key_file")}
-        values["transport_url"] = url
-        bus = BusConfig(name=name, **values)
-        if (bus.ssl_cert_file is None) != (bus.ssl_key_file is None):
+        values = self._broker_values(group, BUS_OPTS) | {"transport_url": url, "pool": self.text(group, "pool")}
+        return BusConfig(name=name, **values)
+
+    def _broker_values(self, group: str, opts: Iterable[cfg.Opt]) -> dict[str, Any]:
+        """A group's options where some of them are TLS's, which have to fit together."""
+        values = {opt.dest: self.value(group, opt.dest) for opt in opts}
+        for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
+            values[name] = self.text(group, name)
+        if (values["ssl_cert_file"] is None) != (values["ssl_key_file"] is None):
             raise self._wrong(group, "ssl_cert_file", "ssl_cert_file and ssl_key_file go together")
-        if not bus.ssl and (bus.ssl_ca_file or bus.ssl_cert_file):
+        if not values["ssl"] and (values["ssl_ca_file"] or values["ssl_cert_file"]):
             raise self._wrong(group, "ssl", "certificates are given but ssl is false; set ssl = true")
-        return bus
+        return values
 
     def _cloud(self) -> CloudConfig | None:
         said = {name for group, name in self.said if group == "cloud"}
@@ -636,11 +695,41 @@ class _Reader:
             )
         elif reason := _bad_secret(secret):
             raise self._wrong(group, "secret", reason)
+        return WebhookConfig(name, url, secret, self._event_types(group))
+
+    def _event_types(self, group: str) -> tuple[str, ...]:
         globs = tuple(self.value(group, "event_types"))
         for glob in globs or ("",):
             if not re.fullmatch(r"[A-Za-z0-9_.*?\[\]!-]+", glob):
                 raise self._wrong(group, "event_types", f"{glob!r} is no glob over event types, such as maintd.host.*")
-        return WebhookConfig(name, url, secret, globs)
+        return globs
+
+    def _bus_sink(self, name: str, group: str) -> BusSinkConfig:
+        url = self.text(group, "transport_url")
+        if url is None:
+            raise self._wrong(
+                group, "transport_url", "an enabled bus sink needs one, such as rabbit://user:pass@host:5672/"
+            )
+        if not url.startswith("rabbit://"):
+            raise self._wrong(group, "transport_url", "begins with rabbit:// or reaches nobody outside of maintd")
+        if reason := _bad_transport_url(url):
+            raise self._wrong(group, "transport_url", reason)
+        values = self._broker_values(group, BUS_SINK_OPTS)
+        values |= {"transport_url": url, "event_types": self._event_types(group)}
+        return BusSinkConfig(name=name, **values)
+
+    def _exec_sink(self, name: str, group: str) -> ExecSinkConfig:
+        program = self.text(group, "program")
+        if program is None:
+            raise self._wrong(group, "program", "an enabled exec sink needs one, such as /usr/local/bin/on-event")
+        try:
+            argv = tuple(shlex.split(program))
+        except ValueError as wrong:
+            what = f"cannot be split into words ({str(wrong).lower()}); close what is open"
+            raise self._wrong(group, "program", what) from None
+        if reason := _bad_program(argv[0] if argv else ""):
+            raise self._wrong(group, "program", reason)
+        return ExecSinkConfig(name, argv, self.value(group, "timeout_s"), self._event_types(group))
 
     def _subscriptions(self) -> SubscriptionsConfig:
         allowed, denied = self._networks("allowed_networks"), self._networks("denied_networks")
@@ -781,3 +870,16 @@ def _bad_secret(secret: str) -> str | None:
     except (binascii.Error, ValueError):
         return "what follows whsec_ is not base64"
     return None if 24 <= size <= 64 else f"holds {size} bytes, and a secret has 24 to 64"
+
+
+def _bad_program(path: str) -> str | None:
+    """Why a program could not be run."""
+    if not path.startswith("/"):
+        return f"{path!r} is no absolute path; there is no shell that would look for it"
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as wrong:
+        return f"{path} cannot be run: {_why(wrong)}"
+    if not stat.S_ISREG(mode):
+        return f"{path} cannot be run: it is no file"
+    return None if os.access(path, os.X_OK) else f"{path} cannot be run: it is not executable; run: chmod +x {path}"

@@ -6,8 +6,8 @@ fleet into memory, consume every bus, reduce, ask Nova. When the lease is lost, 
 lease is had again, put up anew from the store; nothing of it is carried over in memory.
 
 Threads: one *scheduler* (this module's loop: lease, timers, gauges, watchdog), one per bus, those of the polls, the
-dispatcher's, the web servers'. All of them meet in two places only, `Admission` and the store. Nothing here parses,
-judges or decides what is published.
+dispatcher's and its sinks', the web servers'. All of them meet in two places only, `Admission` and the store. Nothing
+here parses, judges or decides what is published.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from maintd.delivery.dispatcher import LEASE_S as DELIVERY_LEASE_S
 from maintd.delivery.dispatcher import Dispatcher
 from maintd.delivery.egress import Egress
 from maintd.delivery.routing import mistaken
+from maintd.delivery.sinks import Endpoint
+from maintd.delivery.sinks.bus import bus_endpoint
+from maintd.delivery.sinks.exec import exec_endpoint
 from maintd.delivery.sinks.webhook import webhook_endpoint
 from maintd.domain import emptiness
 from maintd.domain.buses import unheard
@@ -115,6 +118,18 @@ def egress_of(config: Config) -> Egress:
         allowed_ports=config.subscriptions.allowed_ports,
         proxy=config.subscriptions.proxy,
     )
+
+
+def endpoints(config: Config, clock: Clock) -> list[Endpoint]:
+    """Every configured way out. Raises OperatorError for one that cannot work."""
+    return [
+        *(
+            webhook_endpoint(hook.name, hook.url, (hook.secret,) if hook.secret else (), hook.event_types, clock)
+            for hook in config.webhooks
+        ),
+        *(bus_endpoint(sink, config.installation) for sink in config.bus_sinks),
+        *(exec_endpoint(sink) for sink in config.exec_sinks),
+    ]
 
 
 class Voice:
@@ -457,10 +472,7 @@ class Daemon:
         self._estimates: dict[str, tuple[float, float | None]] = {}
         self._thread: threading.Thread | None = None
         # Made here, so that a configuration that cannot work is refused before anything runs.
-        self._endpoints = [
-            webhook_endpoint(w.name, w.url, (w.secret,) if w.secret else (), w.event_types, self.clock)
-            for w in config.webhooks
-        ]
+        self._endpoints = endpoints(config, self.clock)
         if config.cloud is not None:
             NovaApi(config.cloud, self.clock)  # asks nobody anything yet; whoever leads makes one for itself
         self.store = open_store(
@@ -518,14 +530,16 @@ class Daemon:
             metrics=self.health_server.url,
             buses=[bus.name for bus in self.config.buses],
             cloud=self.config.cloud is not None,
-            webhooks=[w.name for w in self.config.webhooks],
+            webhooks=[hook.name for hook in self.config.webhooks],
+            bus_sinks=[sink.name for sink in self.config.bus_sinks],
+            exec_sinks=[sink.name for sink in self.config.exec_sinks],
         )
         known = [f"maintd.{middle}.v1" for middle in CATALOGUE]
-        for webhook in self.config.webhooks:
-            for pattern in mistaken(webhook.event_types, known):
+        for group, event_types in self.config.wanted().items():
+            for pattern in mistaken(event_types, known):
                 log.warning(
                     "pattern_matches_nothing",
-                    detail=f"[webhook:{webhook.name}] event_types: {pattern!r} matches no event type that maintd has; "
+                    detail=f"[{group}] event_types: {pattern!r} matches no event type that maintd has; "
                     "types are written in full, as in maintd.host.*",
                 )
         if self.config.cloud is None:

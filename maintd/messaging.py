@@ -52,5 +52,5 @@ def transport(url: str, rabbit_options: Mapping[str, object]) -> Any:
 
 def words(error: BaseException | str) -> str:
     """What the broker or the socket said, on one line and without the AMQP ornaments."""
-    text = str(getattr(error, "reply_text", None) or error or type(error).__name__)
+    text = str(getattr(error, "reply_text", None) or error) or type(error).__name__
     return re.sub(r"^(\[Errno \d+\] |[A-Z_]+ - )", "", " ".join(text.split())).rstrip(". ")

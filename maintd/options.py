@@ -53,6 +53,28 @@ _DEFAULT_OPTS: tuple[cfg.Opt, ...] = (
     ),
 )
 
+
+def _durability(whose: str, why: str) -> tuple[cfg.Opt, ...]:
+    """How exchange and queues are declared, which all who declare them must agree on."""
+    return (
+        cfg.BoolOpt("durable_queues", default=False, help=f"{whose} amqp_durable_queues; {why} Unit: true or false."),
+        cfg.BoolOpt(
+            "quorum_queue",
+            default=False,
+            help=f"{whose} rabbit_quorum_queue; {why} Implies durable. Unit: true or false.",
+        ),
+    )
+
+
+_TLS_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.BoolOpt("ssl", default=False, help="Connect to the broker by TLS. Unit: true or false."),
+    cfg.StrOpt(
+        "ssl_ca_file", help="Certificate authority that signed the broker's certificate. Unit: path of a PEM file."
+    ),
+    cfg.StrOpt("ssl_cert_file", help="Certificate shown to the broker. Unit: path of a PEM file."),
+    cfg.StrOpt("ssl_key_file", help="Its key. Unit: path of a PEM file."),
+)
+
 BUS_OPTS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "transport_url",
@@ -92,16 +114,7 @@ BUS_OPTS: tuple[cfg.Opt, ...] = (
         "and dropped, maintd declares itself blind, and the API repairs what was missed: a full broker would stop "
         "Nova.",
     ),
-    cfg.BoolOpt(
-        "durable_queues",
-        default=False,
-        help="Nova's amqp_durable_queues; must be what Nova has, for the exchange is shared. Unit: true or false.",
-    ),
-    cfg.BoolOpt(
-        "quorum_queue",
-        default=False,
-        help="Nova's rabbit_quorum_queue; must be what Nova has. Implies durable. Unit: true or false.",
-    ),
+    *_durability("Nova's", "must be what Nova has, for the exchange is shared."),
     cfg.BoolOpt(
         "auto_delete",
         default=False,
@@ -115,12 +128,7 @@ BUS_OPTS: tuple[cfg.Opt, ...] = (
         help="AMQP heartbeat; a connection that died silently is noticed after twice this time. 0: none. "
         "Unit: seconds.",
     ),
-    cfg.BoolOpt("ssl", default=False, help="Connect to the broker by TLS. Unit: true or false."),
-    cfg.StrOpt(
-        "ssl_ca_file", help="Certificate authority that signed the broker's certificate. Unit: path of a PEM file."
-    ),
-    cfg.StrOpt("ssl_cert_file", help="Certificate shown to the broker. Unit: path of a PEM file."),
-    cfg.StrOpt("ssl_key_file", help="Its key. Unit: path of a PEM file."),
+    *_TLS_OPTS,
 )
 
 _NAMES = opt_types.List(item_type=opt_types.String())
@@ -447,14 +455,26 @@ _METRICS_OPTS: tuple[cfg.Opt, ...] = (
     ),
 )
 
-_WEBHOOKS_OPTS: tuple[cfg.Opt, ...] = (
-    cfg.Opt(
-        "enabled",
-        type=_NAMES,
-        default=[],
-        help="Names of the webhooks in use; each NAME has a group [webhook:NAME]. "
-        "Unit: comma-separated names of a-z, 0-9, '_', '-'.",
-    ),
+
+def _enabled(what: str, kind: str) -> tuple[cfg.Opt, ...]:
+    """The list of names that says which groups [kind:NAME] count."""
+    return (
+        cfg.Opt(
+            "enabled",
+            type=_NAMES,
+            default=[],
+            help=f"Names of the {what} in use; each NAME has a group [{kind}:NAME]. "
+            "Unit: comma-separated names of a-z, 0-9, '_', '-'.",
+        ),
+    )
+
+
+_EVENT_TYPES = cfg.Opt(
+    "event_types",
+    type=_NAMES,
+    default=["*"],
+    help="Which events are sent. '*' never includes maintd.server.*. "
+    "Unit: comma-separated globs over types such as maintd.host.emptied.v1.",
 )
 
 WEBHOOK_OPTS: tuple[cfg.Opt, ...] = (
@@ -473,13 +493,58 @@ WEBHOOK_OPTS: tuple[cfg.Opt, ...] = (
         "echo whsec_$(head -c 32 /dev/urandom | base64). Without it requests are not signed. "
         "Unit: whsec_ and the base64 of 24 to 64 bytes.",
     ),
-    cfg.Opt(
-        "event_types",
-        type=_NAMES,
-        default=["*"],
-        help="Which events are sent. '*' never includes maintd.server.*. "
-        "Unit: comma-separated globs over types such as maintd.host.emptied.v1.",
+    _EVENT_TYPES,
+)
+
+BUS_SINK_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "transport_url",
+        secret=True,
+        sample_default="rabbit://maintd:PASSWORD@controller:5672/",
+        help="The broker on which events are published; maintd needs configure, write and read rights there, on "
+        "exchange and queue. Percent-encode '@', ':' and '/' in the password and write '$' as '$$'. Better kept in a "
+        "file of its own, readable by root only. Unit: a URL, rabbit://.",
     ),
+    cfg.StrOpt(
+        "exchange",
+        default="maintd",
+        regex=r"^[^\s#*]{1,127}$",
+        help="The exchange, which is declared as a topic exchange; consumers name it in their target. "
+        "Unit: a name of at most 127 characters.",
+    ),
+    cfg.StrOpt(
+        "topic",
+        default="maintd",
+        regex=r"^[^\s#*]{1,100}$",
+        help="The topic. Events are published with the routing key TOPIC.info, and a queue of that name is made, which "
+        "fills until somebody reads it. Bound it first, and likewise the pools of its consumers: "
+        "rabbitmqctl set_policy maintd-events '^maintd\\.info$' "
+        """'{"max-length":200000,"max-length-bytes":1073741824,"overflow":"drop-head"}' --apply-to queues """
+        "(with the topic's own name, and -p with the vhost). Unit: a name of at most 100 characters.",
+    ),
+    *_durability("The consumers'", "all must have the same."),
+    *_TLS_OPTS,
+    _EVENT_TYPES,
+)
+
+EXEC_SINK_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "program",
+        sample_default="/usr/local/bin/on-event --verbose",
+        help="Run once for each event, with the event as JSON on its standard input; exit code 0 means delivered, "
+        "everything else is tried again. Words are split as a shell does it, with quotes and backslashes, but there "
+        "is no shell: no variable, no glob, no pipe. Quotes around the whole line are dropped before. It runs as "
+        "maintd's user in maintd's sandbox, and ps shows its arguments: no secret belongs there. "
+        "Unit: an absolute path and arguments.",
+    ),
+    _seconds(
+        "timeout_s",
+        30.0,
+        1.0,
+        300.0,
+        "How long the program may take. Then its process group is ended (SIGTERM, two seconds later SIGKILL).",
+    ),
+    _EVENT_TYPES,
 )
 
 _NETWORKS_UNIT = "Unit: comma-separated networks such as 10.20.0.0/16 or 2001:db8:1::/48."
@@ -550,13 +615,21 @@ GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
         "dialled: only global ones are, unless said otherwise here.",
         _SUBSCRIPTIONS_OPTS,
     ),
+    "webhooks": ("Where events go.", _enabled("webhooks", "webhook")),
+    "bus_sinks": ("Events as notifications on a message bus.", _enabled("bus sinks", "bus_sink")),
+    "exec_sinks": ("Programs that are run for events.", _enabled("exec sinks", "exec_sink")),
 }
 
-NAMED_GROUPS: dict[str, tuple[cfg.Opt, ...]] = {"bus": BUS_OPTS, "webhook": WEBHOOK_OPTS}
+NAMED_GROUPS: dict[str, tuple[cfg.Opt, ...]] = {
+    "bus": BUS_OPTS,
+    "webhook": WEBHOOK_OPTS,
+    "bus_sink": BUS_SINK_OPTS,
+    "exec_sink": EXEC_SINK_OPTS,
+}
 """Groups of which there may be several, as [bus:NAME]."""
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-"""The names of buses and webhooks: they become labels of metrics and parts of events."""
+"""The names of buses, webhooks and other sinks: they become labels of metrics and parts of events."""
 
 HANDED_ON = ("keystone_authtoken", "oslo_policy")
 """Groups of libraries whose texts are handed on as they are."""
@@ -583,6 +656,11 @@ def list_opts() -> list[tuple[cfg.OptGroup | str, list[cfg.Opt]]]:
     listed: list[tuple[cfg.OptGroup | str, list[cfg.Opt]]] = []
     for name, (text, opts) in GROUPS.items():
         listed.append(("DEFAULT" if name == "DEFAULT" else cfg.OptGroup(name, help=text), list(opts)))
-    example = cfg.OptGroup("webhook:example", help="One webhook; 'example' is its name, see [webhooks] enabled.")
-    listed.append((example, list(WEBHOOK_OPTS)))
+    for kind, what, opts in (
+        ("webhook", "webhook", WEBHOOK_OPTS),
+        ("bus_sink", "bus sink", BUS_SINK_OPTS),
+        ("exec_sink", "exec sink", EXEC_SINK_OPTS),
+    ):
+        text = f"One {what}; 'example' is its name, see [{kind}s] enabled."
+        listed.append((cfg.OptGroup(f"{kind}:example", help=text), list(opts)))
     return listed

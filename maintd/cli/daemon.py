@@ -133,6 +133,8 @@ def _checked(settings: Config) -> int:
     say(f"  api           {settings.api.host}:{settings.api.port}, auth {settings.api.auth}")
     say(f"  metrics       {settings.metrics.host}:{settings.metrics.port}")
     say(f"  webhooks      {', '.join(hook.name for hook in settings.webhooks) or 'none'}")
+    say(f"  bus sinks     {', '.join(sink.name for sink in settings.bus_sinks) or 'none'}")
+    say(f"  exec sinks    {', '.join(sink.name for sink in settings.exec_sinks) or 'none'}")
     return Exit.YES
 
 

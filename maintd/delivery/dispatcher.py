@@ -43,7 +43,8 @@ log = structlog.get_logger(__name__)
 POLL_S: Final = 1.0
 """Longest sleep: how late an event committed by another controller may be seen."""
 LEASE_S: Final = 30.0
-"""How long a claim holds. Longer than any sink's deadline, short enough that a crash delays an event little."""
+"""How long a claim holds, the endpoint's `overtime_s` added. Longer than the sink's deadline, short enough that a crash
+delays an event little."""
 FAN_OUT_EVENTS: Final = 500
 HOUSEKEEPING_S: Final = 5.0
 ABANDON_EVERY_S: Final = 3600.0
@@ -232,12 +233,12 @@ class Dispatcher:
         self._claims += 1
         owner = f"{self._name}:{self._claims}"
         try:
-            claimed, lease_until, again = await self._in_store(
+            claimed, again = await self._in_store(
                 self._fan_out_and_claim, owner, self._room(), self._limits.in_all - len(self._in_flight)
             )
             if claimed:
                 self._crash("after_claim")
-            for delivery in claimed:
+            for delivery, lease_until in claimed:
                 self._spawn(delivery, owner, lease_until)
             await self._keep_house()
             pause_s = 0.0 if again else await self._in_store(self._pause_s)
@@ -271,12 +272,20 @@ class Dispatcher:
 
     # -- stages
 
-    def _fan_out_and_claim(self, owner: str, room: dict[str, int], limit: int) -> tuple[list[Delivery], float, bool]:
-        """What was claimed, until when, and whether more events wait to be fanned out. In a store thread."""
+    def _fan_out_and_claim(
+        self, owner: str, room: dict[str, int], limit: int
+    ) -> tuple[list[tuple[Delivery, float]], bool]:
+        """What was claimed and until when, and whether more events wait to be fanned out. In a store thread."""
         now = self._clock.now()
         taken = self._deliveries.fan_out(self._routes, now, FAN_OUT_EVENTS)
-        claimed = self._deliveries.claim(owner, now, self._lease_s, limit, room=room)
-        return claimed, now + self._lease_s, taken == FAN_OUT_EVENTS
+        alike: dict[float, dict[str, int]] = {}
+        for name, places in room.items():
+            alike.setdefault(self._lease_s + self._endpoints[name].overtime_s, {})[name] = places
+        claimed: list[tuple[Delivery, float]] = []
+        for lease_s, places_of in sorted(alike.items()):
+            found = self._deliveries.claim(owner, now, lease_s, limit - len(claimed), room=places_of)
+            claimed += [(delivery, now + lease_s) for delivery in found]
+        return claimed, taken == FAN_OUT_EVENTS
 
     async def _deliver(self, delivery: Delivery, owner: str, lease_until: float) -> None:
         """Sign, send, decide, and hand over to be recorded. Whatever goes wrong in here leaves it to its lease."""

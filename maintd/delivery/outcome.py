@@ -6,22 +6,27 @@ outcome into a time or a dead letter, once, for every sink there will ever be. P
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+DETAIL_CHARS: Final = 500
+"""How much is kept of what a receiver said."""
 
 
 class OutcomeKind(StrEnum):
     """What happened, in one word of a closed set (it is stored with the attempt)."""
 
-    DELIVERED = "delivered"  # the receiver said 2xx: it has the event
+    DELIVERED = "delivered"  # the receiver has the event: it said 2xx, the broker confirmed, the program ended with 0
     REDIRECTED = "redirected"  # 3xx; redirects are never followed, a signed event goes where it was told to go
     GONE = "gone"  # 410: the receiver asks never to be called again
     UNSUPPORTED = "unsupported"  # 415: the receiver cannot read CloudEvents; it will not learn to by being asked again
     THROTTLED = "throttled"  # 429, 502, 503, 504: not now; Retry-After is honoured
-    REFUSED = "refused"  # any other status
+    REFUSED = "refused"  # any other status; the broker said no; the program ended with another code
     FORBIDDEN = "forbidden"  # not sent: `egress` allows the address no connection; a name may lead elsewhere later
-    UNREACHABLE = "unreachable"  # no connection: name, route, refusal, TLS
-    BROKEN = "broken"  # a connection, but no valid answer on it
+    UNREACHABLE = "unreachable"  # no connection: name, route, refusal, TLS; a program that cannot be run
+    BROKEN = "broken"  # a connection, but no valid answer on it; a program that never ceased to write
     TIMED_OUT = "timed_out"  # no answer within the time allowed
 
 
@@ -56,6 +61,13 @@ class Outcome:
 
 
 _FINAL = frozenset({OutcomeKind.DELIVERED, OutcomeKind.GONE, OutcomeKind.UNSUPPORTED})
+
+
+def presentable(text: str, unsayable: Iterable[str] = ()) -> str:
+    """What a receiver said, fit for a table and a terminal: no secret, no control character, not long."""
+    for secret in unsayable:
+        text = text.replace(secret, "[hidden]")
+    return "".join(char if char.isprintable() else " " for char in text)[:DETAIL_CHARS].strip()
 
 
 def kind_of_status(status: int) -> OutcomeKind:

@@ -27,7 +27,7 @@ class ConfigFacts:
     unverified: tuple[str, ...] = ()
     """Options under which a server's certificate is not looked at."""
     mistaken: tuple[tuple[str, str], ...] = ()
-    """(webhook, pattern) of patterns that match no event type."""
+    """(group, pattern) of patterns that match no event type."""
 
 
 @dataclass(frozen=True, slots=True)

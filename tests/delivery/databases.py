@@ -65,7 +65,8 @@ class Database(engine.Database):
             "type": event_type,
             "subject": subject,
             "time": 0.0,
-            "body": f'{{"id": "{event_id}", "type": "{event_type}", "subject": "{subject}", "data": {{"name": "é"}}}}',
+            "body": f'{{"id": "{event_id}", "type": "{event_type}", "subject": "{subject}", '
+            '"time": "2027-01-15T08:00:00.250000Z", "data": {"name": "é"}}',
             "fanned_out": False,
         }
         super().write(lambda connection: connection.execute(insert(self.events_table).values(values)))

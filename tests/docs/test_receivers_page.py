@@ -11,13 +11,12 @@ from maintd.cli.common import Parser
 from maintd.config import DatabaseConfig, SubscriptionsConfig
 from maintd.delivery.dispatcher import Limits
 from maintd.delivery.egress import URL_CHARS
-from maintd.delivery.outcome import Outcome, OutcomeKind, kind_of_status
+from maintd.delivery.outcome import DETAIL_CHARS, Outcome, OutcomeKind, kind_of_status
 from maintd.delivery.retry import GIVE_UP_AFTER_S, RETRY_AFTER_CAP_S, SCHEDULE_S, RetryAt, next_attempt
 from maintd.delivery.sinks.webhook import (
     ANSWER_BYTES,
     CONNECT_S,
     CONTENT_TYPE,
-    DETAIL_CHARS,
     KEEPALIVE_S,
     RECEIVED_BYTES,
     TOTAL_S,

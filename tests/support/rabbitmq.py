@@ -137,6 +137,11 @@ class Rabbit:
             return True
         return False
 
+    def control(self, *words: str) -> None:
+        """What an administrator does with rabbitmqctl; takes its time."""
+        program = str(self._server / "rabbitmqctl") if self._server else "rabbitmqctl"
+        subprocess.run([program, *words], env=self._environment, check=True, capture_output=True, timeout=60.0)
+
     def kill(self) -> None:
         """End the node at once, as a power cut would."""
         if self._process is not None:

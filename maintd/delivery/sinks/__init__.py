@@ -37,9 +37,13 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Somebody who wants events: a name (also the metric's label), what they want, how it is signed and sent."""
+    """Somebody who wants events: a name (also the metric's label), what they want, how it is signed and sent.
+
+    `overtime_s`: an attempt may take so much longer than a webhook's, and so much longer holds its claim.
+    """
 
     name: str
     event_types: tuple[str, ...]
     signer: Signer
     sink: Sink
+    overtime_s: float = 0.0

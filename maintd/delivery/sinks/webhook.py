@@ -33,7 +33,7 @@ from yarl import URL
 from maintd import __version__
 from maintd.clock import Clock
 from maintd.delivery.egress import NOT_ALLOWED, Egress
-from maintd.delivery.outcome import Outcome, OutcomeKind, kind_of_status
+from maintd.delivery.outcome import Outcome, OutcomeKind, kind_of_status, presentable
 from maintd.delivery.signing import SECRET_PREFIX, Signer
 from maintd.delivery.sinks import Endpoint, Message
 from maintd.errors import OperatorError
@@ -49,7 +49,6 @@ COURTESY_S: Final = 1.0
 ANSWER_BYTES: Final = 4096
 RECEIVED_BYTES: Final = 65536
 """All that is taken from an endpoint that somebody else has chosen, in one attempt: TLS, headers and body."""
-DETAIL_CHARS: Final = 500
 KEEPALIVE_S: Final = 4.0
 """Shorter than the five seconds after which common servers hang up, so that we rarely POST into a closing connection:
 a POST is not repeated by the library, it would cost an attempt."""
@@ -191,10 +190,7 @@ class WebhookSink:
 
     def _presentable(self, said: str | bytes) -> str:
         """Fit for a table and a terminal: no secret, no control character, not long."""
-        text = said if isinstance(said, str) else said.decode("utf-8", "replace")
-        for secret in self._unsayable:
-            text = text.replace(secret, "[hidden]")
-        return "".join(char if char.isprintable() else " " for char in text)[:DETAIL_CHARS].strip()
+        return presentable(said if isinstance(said, str) else said.decode("utf-8", "replace"), self._unsayable)
 
 
 def retry_after_s(value: str | None, now: float) -> float | None:

@@ -35,8 +35,8 @@ VERIFIED = Check(
 )
 PATTERNS = Check(
     "config.event_types",
-    "whether every pattern of a webhook matches an event type",
-    means_warning="The pattern is most likely misspelt, and the webhook gets less than it should.",
+    "whether every pattern of a webhook or another sink matches an event type",
+    means_warning="The pattern is most likely misspelt, and the receiver gets less than it should.",
 )
 CHECKS = (LOADED, WARNED, SECRETS, WHOLE, VERIFIED, PATTERNS)
 
@@ -88,10 +88,10 @@ def verified(facts: ConfigFacts) -> Iterator[Finding]:
 
 
 def patterns(facts: ConfigFacts) -> Iterator[Finding]:
-    """Do webhooks ask for events that exist?"""
-    for name, pattern in facts.mistaken:
+    """Do webhooks and other sinks ask for events that exist?"""
+    for group, pattern in facts.mistaken:
         yield PATTERNS.warning(
-            f"[webhook:{name}] event_types: {pattern!r} matches no event type that maintd has.",
+            f"[{group}] event_types: {pattern!r} matches no event type that maintd has.",
             "Types are written in full, as in maintd.host.*; docs/events.md lists them.",
-            name,
+            group.partition(":")[2],
         )

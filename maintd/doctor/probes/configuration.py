@@ -24,7 +24,9 @@ def look(config: Config) -> ConfigFacts:
         readable=tuple(_readable_secrets()) if config.cloud is not None and config.cloud.cloud is not None else (),
         unverified=tuple(_unverified(config)),
         mistaken=tuple(
-            (hook.name, pattern) for hook in config.webhooks for pattern in mistaken(hook.event_types, known)
+            (group, pattern)
+            for group, event_types in config.wanted().items()
+            for pattern in mistaken(event_types, known)
         ),
     )
 
@@ -33,6 +35,9 @@ def _unverified(config: Config) -> Iterator[str]:
     for bus in config.buses:
         if bus.ssl and not bus.ssl_ca_file:
             yield f"{'[bus]' if bus.name == 'default' else f'[bus:{bus.name}]'} ssl without ssl_ca_file"
+    for sink in config.bus_sinks:
+        if sink.ssl and not sink.ssl_ca_file:
+            yield f"[bus_sink:{sink.name}] ssl without ssl_ca_file"
     if config.cloud is not None and config.cloud.insecure:
         yield "[cloud] insecure"
 
