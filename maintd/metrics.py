@@ -121,7 +121,7 @@ class Metrics:
         # The ways out.
         self.deliveries = counter(
             "deliveries_total",
-            "Attempts to deliver an event, by the name of the webhook and by outcome.",
+            "Attempts to deliver an event, by the name of the webhook or other sink and by outcome.",
             "sink",
             "outcome",
         )

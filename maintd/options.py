@@ -605,7 +605,9 @@ GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
     ),
     "api": ("The read API that the commands use.", _API_OPTS),
     "metrics": ("For Prometheus and for probes.", _METRICS_OPTS),
-    "webhooks": ("Where events go.", _WEBHOOKS_OPTS),
+    "webhooks": ("Where events go.", _enabled("webhooks", "webhook")),
+    "bus_sinks": ("Events as notifications on a message bus.", _enabled("bus sinks", "bus_sink")),
+    "exec_sinks": ("Programs that are run for events.", _enabled("exec sinks", "exec_sink")),
     "tenants": (
         "What owners of servers are told: maintd.server.* events, and GET /v1/servers/maintenance. Never a host.",
         _TENANTS_OPTS,
@@ -615,9 +617,6 @@ GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
         "dialled: only global ones are, unless said otherwise here.",
         _SUBSCRIPTIONS_OPTS,
     ),
-    "webhooks": ("Where events go.", _enabled("webhooks", "webhook")),
-    "bus_sinks": ("Events as notifications on a message bus.", _enabled("bus sinks", "bus_sink")),
-    "exec_sinks": ("Programs that are run for events.", _enabled("exec sinks", "exec_sink")),
 }
 
 NAMED_GROUPS: dict[str, tuple[cfg.Opt, ...]] = {

@@ -277,6 +277,23 @@ def test_where_the_endpoints_of_projects_may_be(tmp_path: Path) -> None:
         (80, 443),
         "http://u:hunter2@proxy:3128",
     ) == egress_of(found)
+
+
+def test_the_other_sinks(tmp_path: Path) -> None:
+    """A bus sink has a topic of our own by default; a program's words are split as a shell would, and only split."""
+    found = read(
+        tmp_path,
+        "[bus_sinks]\nenabled = a\n[bus_sink:a]\ntransport_url = rabbit://u:hunter2@h/\nquorum_queue = true\n"
+        "[exec_sinks]\nenabled = b\n[exec_sink:b]\nprogram = /bin/sh -x 'a b' c\\ d $$HOME *\n"
+        "event_types = maintd.host.*\n",
+    )
+    (topic,), (program,) = found.bus_sinks, found.exec_sinks
+
+    assert ("maintd", "maintd", ("*",)) == (topic.exchange, topic.topic, topic.event_types)
+    assert topic.rabbit_options()["rabbit_quorum_queue"]
+    assert ("/bin/sh", "-x", "a b", "c d", "$HOME", "*") == program.argv
+    assert 30.0 == program.timeout_s
+    assert {"bus_sink:a": ("*",), "exec_sink:b": ("maintd.host.*",)} == found.wanted()
     assert "hunter2" not in repr(found)
 
 
@@ -347,6 +364,27 @@ REFUSED = [
     ("[metrics]\nlisten = 127.0.0.1:99999", "is not HOST:PORT"),
     ("[api]\nauth = keystone", "needs a group [keystone_authtoken]"),
     ("[webhooks]\nenabled = a\n[webhook:a]\nsecret = x", "[webhook:a] url: an enabled webhook needs one"),
+    ("[bus_sinks]\nenabled = a\n[bus_sink:a]\ntopic = t", "[bus_sink:a] transport_url: an enabled bus sink needs one"),
+    ("[bus_sinks]\nenabled = a\n[bus_sink:a]\ntransport_url = fake://", "begins with rabbit:// or reaches nobody"),
+    ("[bus_sinks]\nenabled = a\n[bus_sink:a]\ntransport_url = rabbit://u:hunter2@x@h/", "%40"),
+    ("[bus_sinks]\nenabled = a\n[bus_sink:a]\ntransport_url = rabbit://h/\nssl_ca_file = /ca", "set ssl = true"),
+    ("[bus_sinks]\nenabled = a\n[bus_sink:a]\ntransport_url = rabbit://h/\npool = p", "maintd has no such option"),
+    (
+        "[exec_sinks]\nenabled = a\n[exec_sink:a]\ntimeout_s = 3",
+        "[exec_sink:a] program: an enabled exec sink needs one",
+    ),
+    ("[exec_sinks]\nenabled = a\n[exec_sink:a]\nprogram = on-event", "'on-event' is no absolute path"),
+    ("[exec_sinks]\nenabled = a\n[exec_sink:a]\nprogram = /bin/sh -c 'x", "cannot be split into words (no closing"),
+    ("[exec_sinks]\nenabled = a\n[exec_sink:a]\nprogram = /nonexistent -v", "/nonexistent cannot be run: no such file"),
+    ("[exec_sinks]\nenabled = a\n[exec_sink:a]\nprogram = /tmp", "/tmp cannot be run: it is no file."),
+    ("[exec_sinks]\nenabled = a\n[exec_sink:a]\nprogram = /etc/passwd", "not executable; run: chmod +x /etc/passwd."),
+    ("[exec_sinks]\nenabled = a\n[exec_sink:a]\nprogram = /bin/sh\ntimeout_s = 0", "is not a number from 1 to 300"),
+    ("[exec_sinks]\nenabled = a\n[exec_sink:a]\nprogram = /bin/sh\nevent_types = a b", "'a b' is no glob"),
+    (
+        "[webhooks]\nenabled = a\n[webhook:a]\nurl = http://h/\n"
+        "[exec_sinks]\nenabled = a\n[exec_sink:a]\nprogram = /bin/sh",
+        "[exec_sinks] enabled: a is the name of [webhook:a] already.",
+    ),
     ("[webhooks]\nenabled = a\n[webhook:a]\nurl = ftp://hunter2/", "begins with http:// or https://"),
     ("[webhooks]\nenabled = a\n[webhook:a]\nurl = http://h:99999/", "malformed"),
     ("[webhooks]\nenabled = a\n[webhook:a]\nurl = http://h/\nsecret = hunter2", "begins with whsec_"),

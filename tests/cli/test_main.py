@@ -117,6 +117,24 @@ def test_a_good_configuration_is_said_to_be_good(tmp_path: Path, capsys: pytest.
     assert "hunter2" not in out + err
 
 
+def test_a_program_that_is_not_executable_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--check-config says in one sentence which program of which exec sink it is, and what to do."""
+    program = tmp_path / "on-event"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o600)
+    file = tmp_path / "maintd.conf"
+    file.write_text(f"[exec_sinks]\nenabled = pager\n[exec_sink:pager]\nprogram = {program} --now\n")
+
+    assert 1 == main(["run", "--config-file", str(file), "--check-config"])
+    err = capsys.readouterr().err
+    assert 1 == err.count("\n")
+    assert f"[exec_sink:pager] program: {program} cannot be run: it is not executable; run: chmod +x {program}" in err
+
+    program.chmod(0o700)
+    assert 0 == main(["run", "--config-file", str(file), "--check-config"])
+    assert "pager" in capsys.readouterr().out
+
+
 def test_the_database_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`db version` is 1 until `db upgrade` made the tables; `db purge` counts what went."""
     file = tmp_path / "maintd.conf"

@@ -18,6 +18,10 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "a broker's URL that is none": ("[bus]\ntransport_url = amqp://controller\n", ("[bus] transport_url", "rabbit://")),
     "a webhook without a URL": ("[webhooks]\nenabled = pager\n[webhook:pager]\nsecret =\n", ("pager", "url")),
     "a webhook that is not described": ("[webhooks]\nenabled = pager\n", ("[webhook:pager]",)),
+    "a program that is not there": (
+        "[exec_sinks]\nenabled = pager\n[exec_sink:pager]\nprogram = /nonexistent/pager -v\n",
+        ("[exec_sink:pager] program", "/nonexistent/pager cannot be run: no such file"),
+    ),
     "an API open to the world": ("[api]\nlisten = 0.0.0.0:8779\n", ("loopback",)),
     "a database's directory that is missing": (
         "[database]\nconnection = sqlite:////nonexistent/maintd.sqlite\n",

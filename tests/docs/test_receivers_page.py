@@ -13,6 +13,7 @@ from maintd.delivery.dispatcher import Limits
 from maintd.delivery.egress import URL_CHARS
 from maintd.delivery.outcome import DETAIL_CHARS, Outcome, OutcomeKind, kind_of_status
 from maintd.delivery.retry import GIVE_UP_AFTER_S, RETRY_AFTER_CAP_S, SCHEDULE_S, RetryAt, next_attempt
+from maintd.delivery.sinks import bus, exec
 from maintd.delivery.sinks.webhook import (
     ANSWER_BYTES,
     CONNECT_S,
@@ -40,6 +41,11 @@ def words() -> str:
         f"on which {RECEIVED_BYTES // 1024} KB are taken at most",
         f"of at most {URL_CHARS} characters",
         "on port " + " or ".join(map(str, SubscriptionsConfig().allowed_ports)),
+        f"confirmed it, within {bus.TOTAL_S:.0f} s",
+        f"always `{bus.PRIORITY}`: the routing key, and the name of the queue, is `maintd.{bus.PRIORITY.lower()}`",
+        f"SIGTERM to its process group, SIGKILL {exec.GRACE_S:.0f} s later",
+        f"writes more than {exec.FLOOD_BYTES // 1024**2} MB",
+        f"Up to {exec.AT_ONCE} run at once",
         f"never longer than about {sum(SCHEDULE_S) / 3600:.0f} hours",
         f"`events_age_s` ({DatabaseConfig().events_age_s / 86400:.0f} days)".replace("`events", "`[database] events"),
         f"deliveries_age_s` ({DatabaseConfig().deliveries_age_s / 86400:.0f} days)",
@@ -70,6 +76,21 @@ def test_its_answers_are_the_codes(status: int) -> None:
     assert again == (status >= 300 and status not in (410, 415))
     assert (kind is OutcomeKind.THROTTLED) == (status in (429, 502, 503, 504))
     assert Outcome(kind, status).disables == (status == 410)
+
+
+def test_a_program_has_as_many_threads_as_there_can_be_attempts() -> None:
+    """No attempt of an exec sink waits for its turn, for that would count as its own time."""
+    assert Limits().per_endpoint <= exec.AT_ONCE
+
+
+def test_what_it_says_of_the_sandbox_is_in_the_unit() -> None:
+    """Every setting of the unit that the page names is there."""
+    unit = (PAGE.parent.parent / "systemd" / "maintd.service").read_text()
+    named = (
+        "NoNewPrivileges ProtectSystem=strict PrivateTmp MemoryDenyWriteExecute TasksMax MemoryMax OOMPolicy=continue"
+    )
+
+    assert [] == [name for name in named.split() if f"`{name}`" not in words() or f"\n{name}" not in unit]
 
 
 def test_its_links_lead_somewhere() -> None:
