@@ -134,11 +134,13 @@ def test_a_program_need_not_read(program: Write, text: str) -> None:
     assert Outcome(OutcomeKind.DELIVERED) == send(sink(program(text)), large)[0]
 
 
-def test_a_program_that_never_reads_is_ended_in_time(program: Write, tmp_path: Path) -> None:
-    """One that leaves its input unread and goes on is ended at its time limit."""
+@pytest.mark.parametrize("reads", [0, 5000])
+def test_a_program_that_does_not_read_on_is_ended_in_time(program: Write, tmp_path: Path, reads: int) -> None:
+    """One that leaves its input unread, or a part of it, and goes on is ended at its time limit."""
+    path = program(f"os.read(0, {reads})\n" + textwrap.dedent(SLEEPS))
     began = time.monotonic()
     large = message(data={"text": "x" * 1_000_000})
-    outcome = send(sink(program(SLEEPS), timeout_s=0.5), large)[0]
+    outcome = send(sink(path, timeout_s=0.5), large)[0]
 
     assert Outcome(OutcomeKind.TIMED_OUT, None, "not over after 0.5 s, and was ended") == outcome
     assert time.monotonic() - began < 0.5 + GRACE_S
@@ -180,10 +182,11 @@ def test_children_that_keep_the_pipe_hold_up_nobody(program: Write, tmp_path: Pa
 
 def test_a_flood_is_stopped(program: Write) -> None:
     """A program that writes without end is killed long before its time, and maintd has kept next to nothing of it."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     outcome = outcome_of(program("while True: os.write(1, b'spam ' * 20000)"))
 
     assert OutcomeKind.BROKEN is outcome.kind
+    assert time.monotonic() - began < 10.0
     assert outcome.detail.startswith("it wrote more than 1 MB and was killed: spam spam")
     assert outcome.again_can_help
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
