@@ -21,10 +21,10 @@ import pytest
 
 from maintd.clock import ManualClock
 from maintd.delivery.egress import NOT_ALLOWED, Egress
-from maintd.delivery.outcome import Outcome, OutcomeKind
+from maintd.delivery.outcome import DETAIL_CHARS, Outcome, OutcomeKind
 from maintd.delivery.retry import RETRY_AFTER_CAP_S, SCHEDULE_S, RetryAt, next_attempt
 from maintd.delivery.sinks import Message
-from maintd.delivery.sinks.webhook import DETAIL_CHARS, WebhookSink
+from maintd.delivery.sinks.webhook import WebhookSink
 from tests.delivery.certificates import self_signed, trust
 from tests.delivery.receivers import (
     Behaviour,
