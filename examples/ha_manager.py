@@ -188,7 +188,7 @@ def main(config):
         try:
             known.read(*truth(config), servers)
         except (OSError, ValueError, KeyError, TypeError, HTTPException, subprocess.SubprocessError) as wrong:
-            wait_s = min(wait_s, 5)  # meanwhile it decides on what it was told
+            wait_s = config.get("retry_s", 5)  # meanwhile it decides on what it was told
             print(f"The truth could not be read from {config['api']}: {wrong!r}", flush=True)
         doubts = known.doubt(doubts, wait_s)
 

@@ -4,6 +4,9 @@ It verifies with the Standard Webhooks library, knows an event that it had befor
 what came out of order or not at all. It can be told to misbehave, so that somebody can watch what maintd then does. A
 body has to say its length and is never larger than 1 MiB; a client that says nothing for ten seconds is hung up on.
 
+Before a subscription is sent anything it is verified. Both ways are answered: the handshake of CloudEvents' webhooks
+(OPTIONS), which is never signed, and the challenge, which is an event like others but for its answer.
+
 It keeps nothing: what it remembers of ids and numbers, and only so much of it, ends with the process. It acts on no
 event, decides nothing about how an event is shown, and knows no API of a maintd.
 """
@@ -24,6 +27,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from maintd.delivery.signing import check_secret
 from maintd.errors import OperatorError
 
+VERIFY_TYPE: Final = "maintd.subscription.verify.v1"
+"""The type of the event whose `data.challenge` is to be echoed."""
 BODY_BYTES: Final = 1 << 20
 SILENCE_S: Final = 10.0
 REMEMBERED: Final = 10_000
@@ -45,12 +50,16 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An event, how it stands to the others (None where it was not accepted, as told), and what was answered."""
+    """An event, how it stands to the others (None where it was not accepted, as told), and what was answered.
+
+    `challenge`: what it asked to have echoed, and was.
+    """
 
     event: dict[str, Any]
     verified: bool
     answer: int
     standing: Standing | None
+    challenge: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +134,8 @@ def _keep(kept: OrderedDict[Any, Any], key: object, value: object) -> None:
 
 
 class Receiver:
-    """A server for webhooks. `heard` and `refused` are called from its threads, one at a time."""
+    """A server for webhooks. `heard`, `refused` and `agreed` (with the origin that asked whether it may send here) are
+    called from its threads, one at a time."""
 
     def __init__(
         self,
@@ -133,6 +143,7 @@ class Receiver:
         secrets: Sequence[str],
         heard: Callable[[Heard], None],
         refused: Callable[[Refused], None],
+        agreed: Callable[[str], None],
         *,
         fail: int = 0,
         slow_s: float = 0.0,
@@ -144,7 +155,7 @@ class Receiver:
         for secret in secrets:
             check_secret(secret)
         self._webhooks = tuple(Webhook(secret) for secret in secrets)
-        self._heard, self._refused = heard, refused
+        self._heard, self._refused, self._agreed = heard, refused, agreed
         self._fail, self._slow_s = fail, slow_s
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -180,23 +191,31 @@ class Receiver:
         self._server.shutdown()
         self._server.server_close()
 
-    def take(self, body: bytes, headers: dict[str, str]) -> int:
-        """The answer to a body: 204, 400, 401, or 503 as told."""
+    def take(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """The answer to a body: 204, 200 with the challenge, 400, 401, or 503 as told."""
         if self._webhooks and not any(_verifies(webhook, body, headers) for webhook in self._webhooks):
-            return self.refuse(401, "the signature is missing, wrong, or more than five minutes old")
+            return self.refuse(401, "the signature is missing, wrong, or more than five minutes old"), b""
         try:
             event = _event(body)
         except (ValueError, TypeError, RecursionError):
-            return self.refuse(400, "the body is not a CloudEvent of maintd")
+            return self.refuse(400, "the body is not a CloudEvent of maintd"), b""
         with self._lock:
             if self._fail > 0:
                 self._fail -= 1
                 heard = Heard(event, bool(self._webhooks), 503, None)
             else:
-                heard = Heard(event, bool(self._webhooks), 204, self.book.accept(event))
+                challenge = event["data"].get("challenge") if event["type"] == VERIFY_TYPE else None
+                answer = 204 if challenge is None else 200
+                heard = Heard(event, bool(self._webhooks), answer, self.book.accept(event), challenge)
             self._say(lambda: self._heard(heard))
         self._ended.wait(self._slow_s)
-        return heard.answer
+        return heard.answer, b"" if heard.challenge is None else json.dumps({"challenge": heard.challenge}).encode()
+
+    def agree(self, origin: str) -> int:
+        """Tell of a sender that asked whether it may send events here; the answer."""
+        with self._lock:
+            self._say(lambda: self._agreed(origin))
+        return 204
 
     def refuse(self, answer: int, why: str) -> int:
         """Tell of a request that is refused; the answer."""
@@ -255,6 +274,13 @@ def _server(address: tuple[str, int], receiver: Receiver) -> _Server:
         timeout = SILENCE_S
         server_version, sys_version = "maintd-listen", ""
 
+        def do_OPTIONS(self) -> None:
+            origin = " ".join(self.headers.get("WebHook-Request-Origin", "").split())
+            if not origin:
+                return self._answer(receiver.refuse(400, "OPTIONS without a WebHook-Request-Origin"))
+            headers = {"WebHook-Allowed-Origin": origin, "Allow": "OPTIONS, POST"}
+            return self._answer(receiver.agree(origin), headers=headers)
+
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
             if not (length.isascii() and length.isdigit() and len(length) <= 20):
@@ -262,17 +288,23 @@ def _server(address: tuple[str, int], receiver: Receiver) -> _Server:
             elif int(length) > BODY_BYTES:
                 self._answer(receiver.refuse(413, f"the body is larger than {BODY_BYTES} bytes"), last=True)
             elif len(body := self.rfile.read(int(length))) == int(length):
-                self._answer(receiver.take(body, dict(self.headers.items())))
+                status, said = receiver.take(body, dict(self.headers.items()))
+                self._answer(status, said, {"Content-Type": "application/json"} if said else None)
             else:
                 self.close_connection = True
 
-        def _answer(self, status: int, *, last: bool = False) -> None:
+        def _answer(
+            self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, *, last: bool = False
+        ) -> None:
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             if last:
                 self.send_header("Connection", "close")
             if status != 204:
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             return

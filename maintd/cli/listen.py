@@ -36,7 +36,8 @@ def add(commands: Commands) -> None:
         do_listen,
         description="Receives webhooks until interrupted: verifies each signature, prints each event on a line, and "
         "says which came before (again), which came after a later one of its subject (late), and how many numbers were "
-        "passed over (gap). Answers 204 to what it accepts, 401 to a bad signature, 400 to what is no event. "
+        "passed over (gap). Answers 204 to what it accepts, 401 to a bad signature, 400 to what is no event, and yes "
+        "where maintd asks whether it may send events here: to the handshake, and to a challenge by echoing it. "
         "Keeps nothing and acts on nothing.",
         epilog=EPILOG,
     )  # fmt: skip
@@ -64,7 +65,7 @@ def do_listen(args: argparse.Namespace) -> int:
     from maintd.receiver import Receiver
 
     receiver = Receiver(
-        address, secrets, lambda heard: _show(heard, args.json), _complain, fail=args.fail, slow_s=args.slow
+        address, secrets, lambda heard: _show(heard, args.json), _complain, _agreed, fail=args.fail, slow_s=args.slow
     )
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: receiver.end())
@@ -126,7 +127,7 @@ def _show(heard: Heard, as_json: bool) -> None:
             notes += (
                 ["again"] * standing.again + ["late"] * standing.late + [f"gap {standing.gap}"] * (standing.gap > 0)
             )
-        notes += ["not verified"] * (not heard.verified)
+        notes += ["challenge echoed"] * (heard.challenge is not None) + ["not verified"] * (not heard.verified)
         text = _line(heard.event) + (f"  [{', '.join(notes)}]" if notes else "")
     say(text)
     sys.stdout.flush()
@@ -142,3 +143,7 @@ def _line(event: dict[str, Any]) -> str:
 
 def _complain(refused: Refused) -> None:
     complain(f"maintd: answered {refused.answer}: {refused.why}.")
+
+
+def _agreed(origin: str) -> None:
+    complain(clean(f"maintd: answered 204: {origin} may send events here (handshake)."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import queue
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -151,15 +153,30 @@ def listening(*argv: str) -> Iterator[tuple[Program, str, str]]:
         yield made, said.partition("listening on ")[2].partition(";")[0], said
 
 
-def post(url: str, body: bytes, headers: dict[str, str]) -> int:
-    """POST; the status of the answer."""
+def ask(url: str, method: str, body: bytes, headers: dict[str, str]) -> tuple[int, Message, bytes]:
+    """A request; the answer's status, headers and body."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20.0)
     try:
-        connection.request("POST", "/", body, headers)
-        return connection.getresponse().status
+        connection.request(method, "/", body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
     finally:
         connection.close()
+
+
+def post(url: str, body: bytes, headers: dict[str, str]) -> int:
+    """POST; the status of the answer."""
+    return ask(url, "POST", body, headers)[0]
+
+
+def verification(url: str, *, secret: str = SECRET) -> tuple[str | None, bytes]:
+    """Ask as a subscription's verification does, both ways: the origin allowed, and the answer to the challenge."""
+    body = json.dumps({**event(0, kind="subscription.verify").as_dict(), "data": {"challenge": "c-1"}})
+    handshake = ask(url, "OPTIONS", b"", {"WebHook-Request-Origin": "maintd.example"})
+    challenge = ask(url, "POST", body.encode(), signed(body, secret))
+    assert (204, 200) == (handshake[0], challenge[0])
+    return handshake[1]["WebHook-Allowed-Origin"], challenge[2]
 
 
 def signed(body: str, secret: str = SECRET, at: float | None = None) -> dict[str, str]:

@@ -11,7 +11,18 @@ from urllib.parse import urlsplit
 from maintd.clock import SystemClock
 from tests.delivery.databases import eventually
 from tests.delivery.receivers import refusing_url
-from tests.receivers.sending import OTHER_SECRET, ROOT, SECRET, Program, event, post, program, sender, signed
+from tests.receivers.sending import (
+    OTHER_SECRET,
+    ROOT,
+    SECRET,
+    Program,
+    event,
+    post,
+    program,
+    sender,
+    signed,
+    verification,
+)
 
 EXAMPLE = ROOT / "examples" / "receiver.py"
 
@@ -96,3 +107,14 @@ def test_it_refuses_forgeries_and_ignores_the_late(tmp_path: Path) -> None:
         last = event(3, "cmp-2").as_json()
         assert 204 == post(url, last.encode(), signed(last))
         assert [("cmp-1", 2), ("cmp-2", 3)] == acted(example, 2)
+
+
+def test_it_agrees_to_be_sent_events(tmp_path: Path) -> None:
+    """It answers the handshake with the origin that asks, a signed challenge with itself, and acts on neither."""
+    url = refusing_url()
+    with program(arguments(tmp_path, url)) as example:
+        wait_until_it_listens(url)
+        assert ("maintd.example", b'{"challenge": "c-1"}') == verification(url)
+        last = event(3).as_json()
+        assert 204 == post(url, last.encode(), signed(last))
+        assert [("cmp-1", 3)] == acted(example, 1)

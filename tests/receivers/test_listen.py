@@ -16,7 +16,18 @@ import pytest
 from maintd.cli import main
 from maintd.clock import SystemClock
 from maintd.receiver import REMEMBERED, Book, Standing
-from tests.receivers.sending import OTHER_SECRET, ROOT, SECRET, event, listening, post, sender, signed
+from tests.receivers.sending import (
+    OTHER_SECRET,
+    ROOT,
+    SECRET,
+    ask,
+    event,
+    listening,
+    post,
+    sender,
+    signed,
+    verification,
+)
 
 
 @pytest.fixture
@@ -108,6 +119,27 @@ def test_bad_requests_are_refused(secret_file: str) -> None:
         ]
         assert 204 == post(url, good.encode(), signed(good))
         assert "cmp-1" in listen.out()[0] and listen.silent()
+
+
+def test_whoever_asks_whether_to_send_here_is_told_yes(secret_file: str) -> None:
+    """The handshake is answered with the origin that asks, a signed challenge with itself, and both are said."""
+    with listening("--secret-file", secret_file) as (listen, url, _):
+        assert ("maintd.example", b'{"challenge": "c-1"}') == verification(url)
+        assert "maintd: answered 204: maintd.example may send events here (handshake)." == listen.err()
+        assert "subscription.verify" in (said := listen.out()[0]) and said.endswith("[challenge echoed]")
+
+
+def test_a_challenge_that_is_not_signed_is_not_echoed(secret_file: str) -> None:
+    """A forged challenge is 401, OPTIONS without an origin 400; an origin cannot touch the terminal or the answer."""
+    body = json.dumps({**event(0, kind="subscription.verify").as_dict(), "data": {"challenge": "c-1"}})
+    with listening("--secret-file", secret_file) as (listen, url, _):
+        assert (401, b"") == ask(url, "POST", body.encode(), signed(body, OTHER_SECRET))[::2]
+        assert "answered 401" in listen.err()
+        assert 400 == ask(url, "OPTIONS", b"", {})[0]
+        assert "answered 400" in listen.err()
+        odd = ask(url, "OPTIONS", b"", {"WebHook-Request-Origin": "a\x1b[2J\r\n Set-Cookie: b"})
+        assert (204, None) == (odd[0], odd[1]["Set-Cookie"])
+        assert "\x1b" not in listen.err()
 
 
 def test_any_of_several_secrets_will_do(tmp_path: Path) -> None:
