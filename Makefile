@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint mutate acceptance bench config clean
+.PHONY: help demo test lint mutate acceptance acceptance-languages bench config clean
 
 help:
 	@echo 'make demo         install into $(VENV) and show the story: a host is drained, one migration stalls, the proof comes'
@@ -17,6 +17,7 @@ help:
 	@echo 'make lint         ruff, mypy --strict, the import contract, systemd-analyze, promtool'
 	@echo 'make mutate       take away each guard of the proof in turn, and see that a test notices (ONLY="words" to choose)'
 	@echo 'make acceptance   stories on a real Nova: CLOUD=NAME TRANSPORT_URL=rabbit://... [STORY="cold shelve"] [REPEAT=10]'
+	@echo 'make acceptance-languages   part of it that needs no cloud: what maintd signs verifies in other languages'
 	@echo 'make bench        what it costs, as ratios in one run (QUICK=1 to see that it works)'
 	@echo 'make config       write etc/maintd/maintd.conf anew from the options in the code'
 	@echo 'make clean        remove $(VENV) and what was built'
@@ -44,7 +45,7 @@ mutate: $(STAMP)-test
 ifdef TRANSPORT_URL
 acceptance: export MAINTD_TRANSPORT_URL = $(TRANSPORT_URL)
 endif
-acceptance: $(STAMP)-test
+acceptance: acceptance-languages $(STAMP)-test
 	@$(BIN)/python -m pytest -q tests/acceptance/test_judge.py
 	@$(BIN)/python -m tests.acceptance $(if $(CLOUD),--cloud '$(CLOUD)') $(if $(STORY),--story $(STORY)) \
 	    $(if $(REPEAT),--repeat $(REPEAT)) $(if $(HOST),--host '$(HOST)') $(if $(SERVERS),--servers $(SERVERS)) \
@@ -53,6 +54,9 @@ acceptance: $(STAMP)-test
 	    $(if $(START_COMPUTE),--start-compute '$(START_COMPUTE)') $(if $(SET_KNOB),--set-knob '$(SET_KNOB)') \
 	    $(ACCEPTANCE_ARGS)
 
+acceptance-languages: $(STAMP)-test $(STAMP)-languages
+	@$(BIN)/python -m tests.acceptance.languages
+
 bench: $(STAMP)-test $(STAMP)-rabbitmq
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
@@ -60,7 +64,7 @@ config: $(STAMP)-run
 	@$(BIN)/oslo-config-generator --config-file etc/maintd/maintd-config-generator.conf
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/acceptance/languages/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find maintd tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- what stands behind; every step leaves a stamp, so that a second run is quick ------------------------------------
@@ -90,6 +94,14 @@ $(STAMP)-lint: $(STAMP)-test
 
 $(STAMP)-rabbitmq: $(STAMP)-venv bindep.txt
 	@$(PYTHON) tools/bindep.py test rabbitmq-server
+	@touch $@
+
+# Whoever has Node.js with npm, PHP or Ruby from elsewhere keeps it. npm takes exactly what package-lock.json names.
+$(STAMP)-languages: $(STAMP)-venv bindep.txt tests/acceptance/languages/package-lock.json
+	@{ command -v node && command -v npm; } >/dev/null || $(PYTHON) tools/bindep.py languages nodejs npm
+	@command -v php >/dev/null || $(PYTHON) tools/bindep.py languages php-cli
+	@command -v ruby >/dev/null || $(PYTHON) tools/bindep.py languages ruby
+	@cd tests/acceptance/languages && npm ci --silent
 	@touch $@
 
 $(STAMP)-systemd: $(STAMP)-venv bindep.txt

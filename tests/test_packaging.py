@@ -87,6 +87,7 @@ def test_every_listed_data_file_exists() -> None:
         ("base", "rpm", ["make"]),
         ("test", "dpkg", ["rabbitmq-server"]),
         ("lint", "rpm", ["systemd"]),
+        ("languages", "dpkg", ["nodejs", "npm", "php-cli", "ruby"]),
         ("nothing", "dpkg", []),
     ],
 )

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import insert
 from standardwebhooks import Webhook
 
-from maintd.clock import SystemClock
+from maintd.clock import Clock, SystemClock
 from maintd.delivery.dispatcher import Dispatcher
 from maintd.delivery.signing import Signer
 from maintd.delivery.sinks import Endpoint
@@ -43,13 +43,21 @@ def event(sequence: int, subject: str = "cmp-1", kind: str = "host.emptied") -> 
 class Sender:
     """A store and a dispatcher with one webhook; retries are tried at once."""
 
-    def __init__(self, database: Database, url: str, secret: str = SECRET, total_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        url: str,
+        secrets: tuple[str, ...] = (SECRET,),
+        total_s: float = 10.0,
+        clock: Clock | None = None,
+    ) -> None:
         self.database = database
-        sink = WebhookSink(url, SystemClock(), total_s=total_s)
+        clock = clock or SystemClock()
+        sink = WebhookSink(url, clock, total_s=total_s)
         self.dispatcher = Dispatcher(
             database.deliveries,
-            [Endpoint("me", ("*",), Signer([secret]), sink)],
-            SystemClock(),
+            [Endpoint("me", ("*",), Signer(secrets), sink)],
+            clock,
             jitter=lambda: 0.0,
             poll_s=0.05,
         )
