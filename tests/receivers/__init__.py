@@ -1,1 +1,1 @@
-"""The receiver's kit: `maintd listen` and examples/receiver.py as processes, and the real dispatcher sends to them."""
+"""The receiver's kit: `maintd listen` and the examples as processes that are sent to over real sockets."""
