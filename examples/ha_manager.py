@@ -149,9 +149,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, length):
         body, event = self.rfile.read(length), None
-        for secret in self.server.secrets:
+        for webhook in self.server.webhooks:
             try:
-                event = event or Webhook(secret).verify(body, dict(self.headers))
+                event = event or webhook.verify(body, dict(self.headers))
             except (WebhookVerificationError, ValueError):
                 continue
         if not event:
@@ -179,7 +179,8 @@ def main(config):
     known = Known()
     pairs = [Pair(name, pair, known, config, lock) for name, pair in config["pairs"].items()]
     server = ThreadingHTTPServer(tuple(config["listen"]), Handler)
-    server.known, server.secrets = known, open(config["secret_file"]).read().split()  # two, while one is changed
+    server.known, secrets = known, open(config["secret_file"]).read().split()  # two, while one is changed
+    server.webhooks = [Webhook(secret) for secret in secrets]
     for thread in (*pairs, threading.Thread(target=server.serve_forever, daemon=True)):
         thread.start()
     servers, doubts = [one for pair in pairs for one in pair.servers], 0
@@ -188,7 +189,7 @@ def main(config):
         try:
             known.read(*truth(config), servers)
         except (OSError, ValueError, KeyError, TypeError, HTTPException, subprocess.SubprocessError) as wrong:
-            wait_s = config.get("retry_s", 5)  # meanwhile it decides on what it was told
+            doubts, wait_s = known.doubts, config.get("retry_s", 5)  # meanwhile it decides on what it was told
             print(f"The truth could not be read from {config['api']}: {wrong!r}", flush=True)
         doubts = known.doubt(doubts, wait_s)
 
