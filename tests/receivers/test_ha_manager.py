@@ -256,20 +256,24 @@ def tell(seed: int, project: Project, manager: Manager, *, outages: bool) -> int
         if manager.send(event) != 204:
             on_the_way.append(event)  # maintd tries again, later
 
-    for _ in range(rng.randint(2, 4)):
+    def live(steps: int) -> None:
+        for _ in range(steps):
+            event = project.change(rng.choice(SERVERS), rng.choice(TOUCHES))
+            on_the_way.extend([event] * rng.choice((0, 1, 1, 1, 2, 3)))
+            while on_the_way and rng.random() < 0.6:
+                deliver()
+            if rng.random() < 0.1:
+                trouble.unlink() if trouble.exists() else trouble.touch()
+            if outages and rng.random() < 0.2:
+                project.down = not project.down
+
+    for _ in range(rng.randint(1, 3)):
         with manager.life():
-            for _ in range(rng.randint(5, 25)):
-                event = project.change(rng.choice(SERVERS), rng.choice(TOUCHES))
-                on_the_way += [event] * rng.choice((0, 1, 1, 1, 2, 3))
-                while on_the_way and rng.random() < 0.6:
-                    deliver()
-                if rng.random() < 0.1:
-                    trouble.unlink() if trouble.exists() else trouble.touch()
-                if outages and rng.random() < 0.2:
-                    project.down = not project.down
-    project.down = False
-    trouble.unlink(missing_ok=True)
+            live(rng.randint(5, 25))
     with manager.life() as last:
+        live(rng.randint(5, 25))
+        project.down = False
+        trouble.unlink(missing_ok=True)
         for _ in range(rng.randint(0, len(on_the_way))):
             deliver()
         read_twice(project)
@@ -347,6 +351,15 @@ def test_a_gap_is_looked_into_before_anything_is_decided(project: Project, manag
         manager.tell(project.change("server-3", LOST))  # a decision after it, to wait for
         eventually(lambda: "server-4" == manager.active("web"))
         assert [] == manager.calls("db", "begin")
+
+
+def test_the_truth_makes_good_what_was_lost(project: Project, manager: Manager) -> None:
+    """Both the word that the partner is free again and the word that the active one is not were lost: it moves."""
+    with manager.life():
+        manager.tell(project.change("server-2", MAINTENANCE))
+        project.change("server-2", {})
+        project.change("server-1", MAINTENANCE)
+        eventually(lambda: [(1, "server-2")] == manager.calls("db"))
 
 
 def test_what_comes_late_changes_nothing(project: Project, manager: Manager) -> None:
