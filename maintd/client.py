@@ -23,6 +23,9 @@ DEFAULT_URL: Final = "http://127.0.0.1:8779"
 DEFAULT_FILE: Final = Path("/etc/maintd/maintd.conf")
 """As in config.py, which is not imported here: it costs half a second."""
 
+TIMEOUT_S: Final = 10.0
+"""How long an answer may take to begin, and to go on."""
+
 ANSWER_MAX_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -65,7 +68,7 @@ def _listen_of(file: Path) -> str | None:
 class Client:
     """Asks one maintd. Not thread-safe."""
 
-    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = 10.0, token: str | None = None) -> None:
+    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = TIMEOUT_S, token: str | None = None) -> None:
         parts = urlsplit(url)
         try:
             port = parts.port

@@ -230,11 +230,14 @@ class StallConfig:
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """The read API. `auth` is none or keystone; none only ever listens on loopback."""
+    """The read API. `auth` is none or keystone; none only ever listens on loopback. `streams` of its `threads` may wait
+    for events."""
 
     host: str = "127.0.0.1"
     port: int = 8779
     auth: str = "none"
+    threads: int = 32
+    streams: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -677,7 +680,14 @@ class _Reader:
             )
         if auth == "keystone" and not self.library.get("keystone_authtoken"):
             raise self._wrong("api", "auth", "keystone needs a group [keystone_authtoken], as Nova has one")
-        return ApiConfig(host, port, auth)
+        threads, streams = self.value("api", "threads"), self.value("api", "streams")
+        if streams > threads // 2:
+            raise self._wrong(
+                "api",
+                "streams",
+                f"{streams} is more than half of threads, which is {threads}; the other requests need the other half",
+            )
+        return ApiConfig(host, port, auth, threads, streams)
 
     def _webhooks(self) -> tuple[WebhookConfig, ...]:
         return tuple(self._webhook(name, f"webhook:{name}") for name in self._named("webhook", "webhooks"))

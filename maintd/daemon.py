@@ -56,6 +56,7 @@ from maintd.web.context import WebApp
 from maintd.web.health import Health, Tick
 from maintd.web.progress import Held, drain_estimate, held_in
 from maintd.web.server import HttpServer, api, health_api
+from maintd.web.stream import Bell, Seats
 
 log = get_logger("maintd")
 
@@ -133,7 +134,7 @@ def endpoints(config: Config, clock: Clock) -> list[Endpoint]:
 
 
 class Voice:
-    """Says what was committed: counts it, logs one line per event, wakes the dispatcher."""
+    """Says what was committed: counts it, logs one line per event, wakes those who wait for events."""
 
     def __init__(self, metrics: Metrics, wake: Callable[[], None]) -> None:
         self._metrics = metrics
@@ -488,7 +489,8 @@ class Daemon:
             self.store.upgrade()
         else:
             self.store.require_current()
-        self.voice = Voice(self.metrics, self._wake_dispatcher)
+        self.bell = Bell(self.clock, self.store.last_sequence)
+        self.voice = Voice(self.metrics, self._wake_all)
         self.dispatcher = Dispatcher(
             self.store.deliveries,
             self._endpoints,
@@ -502,6 +504,8 @@ class Daemon:
             store=self.store,
             installation=self.config.installation,
             clock=self.clock,
+            bell=self.bell,
+            seats=Seats(self.config.api.streams),
             policy=policy_of(self.config),
             status=self.status,
             request_drain=self._request_drain,
@@ -512,7 +516,8 @@ class Daemon:
         )
         health = Health(self.store, self.metrics.registry, ticks=self._ticks, degraded=self._degraded)
         keystone = self.config.library.get("keystone_authtoken", {}) if self.config.api.auth == "keystone" else None
-        self.api_server = HttpServer("api", api(web, keystone=keystone), self.config.api.host, self.config.api.port)
+        listen = self.config.api
+        self.api_server = HttpServer("api", api(web, keystone=keystone), listen.host, listen.port, listen.threads)
         self.health_server = HttpServer(
             "metrics", health_api(health), self.config.metrics.host, self.config.metrics.port, threads=4
         )
@@ -561,6 +566,7 @@ class Daemon:
         """End within ten seconds: what is in hand is finished or left to whoever comes next."""
         self._stopping.set()
         self._notifier.stopping()
+        self.bell.close()
         began = self.clock.monotonic()
         if self._thread is not None:
             self._thread.join(3.0)
@@ -703,6 +709,10 @@ class Daemon:
 
     def _wake_dispatcher(self) -> None:
         self.dispatcher.wake()
+
+    def _wake_all(self) -> None:
+        self.dispatcher.wake()
+        self.bell.ring()
 
     def _endpoint_disabled(self, endpoint: str, reason: str, failing_since: float) -> None:
         log.error(

@@ -9,7 +9,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from maintd.client import DEFAULT_FILE, Client, find_url
+from maintd.client import DEFAULT_FILE, TIMEOUT_S, Client, find_url
 from maintd.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ def ask_options(made: Parser, *, inherited: bool = False) -> None:
     )
 
 
-def client(args: argparse.Namespace) -> Client:
+def client(args: argparse.Namespace, timeout_s: float = TIMEOUT_S) -> Client:
     """The API that a command asks. With [api] auth = keystone a token is taken from OS_TOKEN."""
     try:
-        return Client(find_url(args.api), token=os.environ.get("OS_TOKEN") or None)
+        return Client(find_url(args.api), timeout_s, token=os.environ.get("OS_TOKEN") or None)
     except OperatorError as wrong:
         raise Usage(str(wrong)) from wrong
 

@@ -1,4 +1,8 @@
-"""events: the log of what was published, read by cursor; `--follow` keeps asking."""
+"""events: the log of what was published, read by cursor; `--follow` goes on by long polls.
+
+A long poll is one request like any other, with a cursor of its own: where the daemon is restarted, or the connection is
+lost, nothing is missed and nothing is shown twice.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,18 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from maintd.cli.common import Commands, Exit, Usage, ask_options, client, command, verbs
-from maintd.client import Client, Unreachable
+from maintd.client import TIMEOUT_S, ApiError, Client, Unreachable
 from maintd.terminal import clean, complain, print_json, say, utc
 
 PAGE: Final = 1000
-FOLLOW_EVERY_S: Final = 1.0
+WAIT_S: Final = 20
+"""How long the daemon is asked to wait for an event."""
+AGAIN_S: Final = 1.0
+"""When to ask again where it could not be asked, or had no room for one more to wait."""
 PATIENCE_S: Final = 30.0
 """How long a daemon that is restarted may be away before `--follow` gives up."""
 
@@ -70,7 +78,7 @@ def do_events(args: argparse.Namespace) -> int:
         if not last and not args.follow and not args.json:
             say("No such event." if any(asked.values()) else "Nothing was published yet.")
     if args.follow:
-        _follow(api, cursor, asked, args.json)
+        _follow(client(args, WAIT_S + TIMEOUT_S), cursor, asked, args.json)
     return Exit.YES
 
 
@@ -89,25 +97,35 @@ def _print_from(api: Client, cursor: str, asked: Mapping[str, Any], as_json: boo
     for events, after in _pages(api, cursor, asked):
         for event in events:
             _print(event, as_json)
+        sys.stdout.flush()
         cursor = after
     return cursor
 
 
 def _follow(api: Client, cursor: str, asked: Mapping[str, Any], as_json: bool) -> None:
     away_since: float | None = None
+    wait_s = WAIT_S
     while True:
         sys.stdout.flush()
         try:
-            cursor = _print_from(api, cursor, asked, as_json)
+            cursor = _print_from(api, cursor, {**asked, "wait": wait_s}, as_json)
             away_since = None
-        except Unreachable as wrong:
+            if wait_s:
+                continue
+            wait_s = WAIT_S
+        except (Unreachable, ApiError) as wrong:
+            if isinstance(wrong, ApiError) and wrong.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            if isinstance(wrong, ApiError) and wait_s:
+                wait_s = 0  # there may be no room to wait, and still an answer
+                continue
             now = time.monotonic()
             if away_since is None:
                 complain(f"maintd: {clean(wrong)} Asking again for {PATIENCE_S:.0f} s.")
                 away_since = now
             elif now - away_since > PATIENCE_S:
                 raise
-        time.sleep(FOLLOW_EVERY_S)
+        time.sleep(AGAIN_S)
 
 
 def do_events_show(args: argparse.Namespace) -> int:

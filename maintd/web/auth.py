@@ -40,3 +40,8 @@ def checked(app: Callable[..., Any], keystone: Mapping[str, str]) -> Callable[..
     # Left to the middleware, a refusal would be a page; `AdminOnly` says it as the API says everything.
     protocol: Callable[..., Any] = AuthProtocol(app, {**keystone, "delay_auth_decision": "true"})
     return protocol
+
+
+def project_of(req: falcon.Request) -> str:
+    """The project that a token is for. Only the middleware can have said so."""
+    return str(req.env.get("HTTP_X_PROJECT_ID") or "")

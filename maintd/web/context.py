@@ -17,6 +17,7 @@ from maintd.store import Store
 
 if TYPE_CHECKING:
     from maintd.web.progress import Held
+    from maintd.web.stream import Bell, Seats
 
 
 def _refused(*_: object) -> None:
@@ -34,12 +35,15 @@ class WebApp:
     OperatorError (a sentence for the person who asked), StoreUnavailable, or LeaseLost where another controller holds
     the fleet.
     `wake_delivery` tells the dispatcher that something is due.
+    `bell` is rung when events were committed, and closed when maintd stops; `seats` bounds how many wait for it.
     `held(migration_keys)` is what the fleet in memory has beside these migrations; None where this process has none.
     """
 
     store: Store
     installation: str
     clock: Clock
+    bell: Bell
+    seats: Seats
     policy: Policy = field(default_factory=Policy)
     status: Callable[[], Mapping[str, Any]] = dict
     request_drain: Callable[[str, bool], None] = _refused

@@ -1,33 +1,95 @@
 """The event log, read by cursor: what was published, exactly as it was delivered.
 
-This is the contract for scripts that would rather ask than be called. The log has no end, so `next` is never null: keep
-it and ask again with it. A cursor is an event's `sequence`.
+This is the contract for programs that would rather ask than be called. The log has no end, so `next` is never null:
+keep it and ask again with it. A cursor is an event's `sequence`. Whoever does not want to ask in vain waits: for one
+answer (`wait`), or for all that come (`text/event-stream`); `stream.py` has how.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, Final
 
-from maintd.web.asking import Asked, unknown
+import falcon
+
+from maintd.store import EventRow
+from maintd.web.asking import LIMIT, LIMIT_DEFAULT, Asked, bad, number, text, unknown
+from maintd.web.operations import Answer, nothing_of_that_name, operation, ref, single
+from maintd.web.stream import PAGE, Log, NoSeat, Seat, Stream, awaited
 
 _SEQUENCE_MAX: Final = 2**63 - 1
 
+WAIT_MAX_S: Final = 60
 
-def events(asked: Asked) -> dict[str, Any]:
-    """GET /v1/events?after=CURSOR: CloudEvents in order; filters `type` (a shell's glob) and `subject`."""
-    asked.only("after", "limit", "type", "subject")
-    after = asked.number("after", 0, 0, _SEQUENCE_MAX)
-    rows = asked.web.store.events.list(
-        after=after, limit=asked.limit, type_glob=asked.text("type"), subject=asked.text("subject")
-    )
+COME_BACK_S: Final = 5
+"""When to ask again where no seat was free."""
+
+
+def log_of(asked: Asked) -> Log:
+    """The events that are whoever asks' to read."""
+    return asked.web.store.events
+
+
+@operation(
+    {200: Answer("Events in order, as JSON; or those that there are and those that come, as an event stream.",
+                 ref("Events"), streams=True)},
+    query=(
+        number("after", "a cursor: only events with a higher sequence", 0, 0, _SEQUENCE_MAX),
+        LIMIT,
+        number("wait", "where there is no event, wait for one for so many seconds", 0, 0, WAIT_MAX_S),
+        text("type", "only types that match this glob, as the shell matches: maintd.host.*"),
+        text("subject", "only events about this"),
+    ),
+    headers=(
+        number("Last-Event-ID", "a cursor, as an event stream's client sends it when it comes back; wins over `after`",
+               -1, 0, _SEQUENCE_MAX),
+    ),
+)  # fmt: skip
+def events(asked: Asked) -> dict[str, Any] | Stream:
+    """GET /v1/events: CloudEvents in order, from a cursor on; with `wait` a long poll, with `Accept: text/event-stream`
+    server-sent events.
+
+    In a stream `id` is the sequence, `event` the type and `data` the CloudEvent on one line; `limit` and `wait` have no
+    meaning there.
+    """
+    log, last = log_of(asked), asked["Last-Event-ID"]
+    after = asked["after"] if last < 0 else last
+
+    def fetch(after: int, limit: int) -> Sequence[EventRow]:
+        return log.list(after=after, limit=limit, type_glob=asked["type"], subject=asked["subject"])
+
+    bell = asked.web.bell
+    if asked.streamed:
+        if asked["wait"] or asked["limit"] != LIMIT_DEFAULT:
+            raise bad("A stream has neither limit nor wait: it gives every event, as it comes.")
+        return Stream(bell, _seat(asked), lambda after: fetch(after, PAGE), after, asked.client)
+    rows = fetch(after, asked["limit"])
+    if not rows and asked["wait"]:
+        until = bell.clock.monotonic() + asked["wait"]
+        with closing(_seat(asked)):
+            rows = awaited(bell, lambda: fetch(after, asked["limit"]), until, asked.client)
     last = rows[-1].sequence if rows else after
     return {"events": [json.loads(row.body) for row in rows], "next": f"{last:020d}"}
 
 
+def _seat(asked: Asked) -> Seat:
+    try:
+        if asked.web.bell.closed:
+            raise NoSeat("This maintd is stopping.")
+        return asked.web.seats.take(asked.caller)
+    except NoSeat as wrong:
+        raise falcon.HTTPServiceUnavailable(
+            title="No stream is free", description=f"{wrong} Ask again later.", retry_after=COME_BACK_S
+        ) from None
+
+
+@operation(
+    single("Event", "The event."), path=(text("event_id", "the event's id"),), errors=nothing_of_that_name("event")
+)
 def event(asked: Asked, event_id: str) -> dict[str, Any]:
     """GET /v1/events/{event_id}: one CloudEvent."""
-    asked.only()
     row = asked.web.store.events.get(event_id)
     if row is None:
         raise unknown(f"There is no event {event_id!r}: it never was, or was purged by age.")

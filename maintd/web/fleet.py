@@ -18,7 +18,8 @@ from maintd.domain.buses import silence
 from maintd.domain.emptiness import blockers, summary
 from maintd.domain.events import wire
 from maintd.domain.model import Bus, Drain, Host, HostSlice, Migration
-from maintd.web.asking import LIMIT_MAX, Asked, bad, unknown
+from maintd.web.asking import AFTER, LIMIT, LIMIT_MAX, Asked, flag, text, truth, unknown
+from maintd.web.operations import Answer, members, nothing_of_that_name, operation, page, ref, single
 from maintd.web.progress import drain_with_eta, seen, seen_alone, seen_shape, seen_whole
 from maintd.web.shapes import (
     bus_shape,
@@ -34,14 +35,17 @@ T = TypeVar("T", Host, Drain, Migration)
 _STATUS_ROWS_MAX = 10 * LIMIT_MAX
 """`/v1/status` looks at no more rows of a kind than this."""
 
+_HOST = text("host", "the host, under the name of its compute service")
+_NO_HOST = nothing_of_that_name("host")
+
 
 # --- hosts -----------------------------------------------------------------------------------------------------------
 
 
+@operation(page("hosts", "Host"), query=(AFTER, LIMIT, flag("closed", "only closed hosts, or only open ones")))
 def hosts(asked: Asked) -> dict[str, Any]:
     """GET /v1/hosts: every host maintd knows, by name; `closed=true` only those that are closed."""
-    asked.only("after", "limit", "closed")
-    after, closed = asked.text("after") or "", asked.flag("closed")
+    after, closed = asked["after"] or "", asked["closed"]
     reading = asked.web.store.reading
     return asked.page(
         "hosts",
@@ -51,9 +55,9 @@ def hosts(asked: Asked) -> dict[str, Any]:
     )
 
 
+@operation(single("HostDetail", "The host."), path=(_HOST,), errors=_NO_HOST)
 def host(asked: Asked, host: str) -> dict[str, Any]:
     """GET /v1/hosts/{host}: one host, why it is not empty, and all that was last known to be on it."""
-    asked.only()
     return _detail(asked, _slice(asked, host))
 
 
@@ -84,10 +88,10 @@ def _detail(asked: Asked, found: HostSlice) -> dict[str, Any]:
 # --- drains ----------------------------------------------------------------------------------------------------------
 
 
+@operation(page("drains", "Drain"), query=(AFTER, LIMIT, flag("open", "only drains that are not over")))
 def drains(asked: Asked) -> dict[str, Any]:
     """GET /v1/drains: drains by id, those that are not over with `eta`; `open=true` only these."""
-    asked.only("after", "limit", "open")
-    after, open_only = asked.text("after") or "", bool(asked.flag("open"))
+    after, open_only = asked["after"] or "", bool(asked["open"])
     reading = asked.web.store.reading
     return asked.page(
         "drains",
@@ -97,9 +101,11 @@ def drains(asked: Asked) -> dict[str, Any]:
     )
 
 
+@operation(
+    single("DrainDetail", "The drain."), path=(text("drain_id", "the drain"),), errors=nothing_of_that_name("drain")
+)
 def drain(asked: Asked, drain_id: str) -> dict[str, Any]:
     """GET /v1/drains/{drain_id}: one drain; while it is not over, with its host as /v1/hosts/{host} shows it."""
-    asked.only()
     found = asked.web.store.reading.drain(drain_id)
     if found is None:
         raise unknown(f"There is no drain {drain_id!r}; /v1/drains lists those there are.")
@@ -112,15 +118,22 @@ def drain(asked: Asked, drain_id: str) -> dict[str, Any]:
     return out
 
 
+@operation(
+    {
+        200: Answer("It is being drained already.", ref("Drain")),
+        201: Answer("The drain has begun.", ref("Drain")),
+        202: Answer("It was asked for.", members({"host": {"type": "string"}, "drain_id": {"type": "null"}})),
+    },
+    body=(
+        text("host", "the host to empty", missing='Name the host: {"host": "cmp-17"}.'),
+        truth("removal", "the host goes for good", default=False),
+    ),
+    errors={**_NO_HOST, 409: "The host is open, or the request is refused."},
+)
 def start_drain(asked: Asked) -> tuple[int, dict[str, Any]]:
-    """POST /v1/drains {"host": HOST, "removal": true}: say that a closed host is to be emptied, where its reason does
-    not tell; with `removal`, that it goes for good."""
-    asked.only("host", "removal")
-    name, removal = asked.body.get("host"), asked.body.get("removal", False)
-    if not isinstance(name, str) or not name:
-        raise bad('Name the host: {"host": "cmp-17"}.')
-    if not isinstance(removal, bool):
-        raise bad("removal must be true or false.")
+    """POST /v1/drains: say that a closed host is to be emptied, where its reason does not tell; with `removal`, that it
+    goes for good."""
+    name, removal = asked["host"], asked["removal"]
     before = _slice(asked, name)
     if not before.host.closed:
         raise falcon.HTTPConflict(
@@ -141,11 +154,20 @@ def start_drain(asked: Asked) -> tuple[int, dict[str, Any]]:
 # --- migrations ------------------------------------------------------------------------------------------------------
 
 
+@operation(
+    page("migrations", "Migration"),
+    query=(
+        AFTER,
+        LIMIT,
+        flag("open", "only migrations under way"),
+        text("host", "only migrations from or to this host"),
+        text("server_id", "only migrations of this server"),
+    ),
+)
 def migrations(asked: Asked) -> dict[str, Any]:
     """GET /v1/migrations: under way, and ended (for a year); filters `open`, `host`, `server_id`."""
-    asked.only("after", "limit", "open", "host", "server_id")
-    after, open_only = asked.text("after") or "", bool(asked.flag("open"))
-    name, server_id = asked.text("host"), asked.text("server_id")
+    after, open_only = asked["after"] or "", bool(asked["open"])
+    name, server_id = asked["host"], asked["server_id"]
     reading = asked.web.store.reading
     return asked.page(
         "migrations",
@@ -157,9 +179,13 @@ def migrations(asked: Asked) -> dict[str, Any]:
     )
 
 
+@operation(
+    single("MigrationDetail", "The migration."),
+    path=(text("migration_key", "the migration, by maintd's own name of it"),),
+    errors=nothing_of_that_name("migration"),
+)
 def migration(asked: Asked, migration_key: str) -> dict[str, Any]:
     """GET /v1/migrations/{migration_key}: one migration, its curve, and what Nova itself will do about it."""
-    asked.only()
     found = asked.web.store.reading.migration(migration_key)
     if found is None:
         raise unknown(
@@ -171,23 +197,39 @@ def migration(asked: Asked, migration_key: str) -> dict[str, Any]:
 # --- residue ---------------------------------------------------------------------------------------------------------
 
 
+@operation(
+    page("residue", "Residue"),
+    query=(text("host", "only what is on this host"), flag("cleared", "true: what was cleared, too")),
+)
 def residue(asked: Asked) -> dict[str, Any]:
     """GET /v1/residue: what may be left on dead hosts; `cleared=true` also what was cleared. Always one page."""
-    asked.only("host", "cleared")
-    rows = asked.web.store.reading.residue(asked.text("host"), cleared=None if asked.flag("cleared") else False)
+    rows = asked.web.store.reading.residue(asked["host"], cleared=None if asked["cleared"] else False)
     return {"residue": [residue_shape(row) for row in rows], "next": None}
 
 
+@operation(
+    {
+        200: Answer(
+            "It was cleared.",
+            members(
+                {
+                    "host": {"type": "string"},
+                    "cleared": {"type": "integer", "description": "how many leftovers"},
+                    "history_accepted": {"type": "boolean"},
+                }
+            ),
+        )
+    },
+    path=(_HOST,),
+    body=(text("who", "who has seen to it"), text("server_id", "only what this server may have left")),
+    errors={**_NO_HOST, 409: "The request is refused."},
+)
 def clear_residue(asked: Asked, host: str) -> dict[str, Any]:
     """POST /v1/residue/{host}/clear {"who": NAME}: an operator has seen to it that nothing is left on the host.
 
     With "server_id" that is said of one server only; a history that nobody saw is then not accepted.
     """
-    asked.only("who", "server_id")
-    who, server_id = asked.body.get("who"), asked.body.get("server_id")
-    for name, text in (("who", who), ("server_id", server_id)):
-        if text is not None and not isinstance(text, str):
-            raise bad(f"{name} must be a text.")
+    who, server_id = asked["who"], asked["server_id"]
     before = _slice(asked, host)
     open_before = [r for r in before.residue if r.cleared_at is None and server_id in (None, r.server_id)]
     accepted = before.host.history_unknown and server_id is None
@@ -199,9 +241,9 @@ def clear_residue(asked: Asked, host: str) -> dict[str, Any]:
 # --- status ----------------------------------------------------------------------------------------------------------
 
 
+@operation(single("Status", "How maintd and the closed hosts stand."))
 def status(asked: Asked) -> dict[str, Any]:
     """GET /v1/status: who leads, what is heard and read, how much is known, and how the closed hosts stand."""
-    asked.only()
     web, now = asked.web, asked.web.clock.now()
     reading = web.store.reading
     closed = _all(lambda after, limit: reading.hosts(after=after, limit=limit, closed=True), lambda h: h.name)

@@ -1,11 +1,12 @@
 """The table of routes, and the two HTTP servers: the API on `[api]`, health on `[metrics]`.
 
-A handler gets an `Asked` and returns what becomes the JSON answer (with a status, where it is not 200). What all
-requests have in common stands here: errors as `{"title", "description"}` with a sentence, strict reading of bodies, and
-the guard against browsers. With `auth = none` the API trusts everybody on this machine, so it must not trust web pages
-that happen to be open on it: the Host header must name the loopback (else a page could rebind its own name to
-127.0.0.1), and a request that changes something must be declared as JSON (a page cannot send that to another origin
-without asking first, and nobody here answers the question).
+Each line of the table is a path, and an `Operation` for each method (`operations.py`). The request is read by its
+declaration; its handler gets an `Asked` and returns what becomes the JSON answer (with a status, where it is not 200),
+or a stream. What all requests have in common stands here: errors as `{"title", "description"}` with a sentence, strict
+reading of bodies, and the guard against browsers. With `auth = none` the API trusts everybody on this machine, so it
+must not trust web pages that happen to be open on it: the Host header must name the loopback (else a page could rebind
+its own name to 127.0.0.1), and a request that changes something must be declared as JSON (a page cannot send that to
+another origin without asking first, and nobody here answers the question).
 
 The health server has threads of its own, so that slow API requests cannot make a live daemon look dead.
 """
@@ -27,17 +28,16 @@ import structlog
 from cheroot import wsgi
 
 from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
-from maintd.web import deliveries, events, fleet, stalls
+from maintd.web import deliveries, events, fleet, stalls, stream
 from maintd.web.asking import Asked, bad
-from maintd.web.auth import AdminOnly, checked
+from maintd.web.auth import AdminOnly, checked, project_of
 from maintd.web.context import WebApp
 from maintd.web.health import Health, Metrics, Probe
+from maintd.web.operations import EVENT_STREAM, JSON, Operation
 
 log = structlog.get_logger(__name__)
 
-Handler = Callable[..., Any]
-
-ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
+ROUTES: Final[Mapping[str, Mapping[str, Operation]]] = {
     "/v1/status": {"GET": fleet.status},
     "/v1/hosts": {"GET": fleet.hosts},
     "/v1/hosts/{host}": {"GET": fleet.host},
@@ -65,21 +65,25 @@ def api(web: WebApp, *, keystone: Mapping[str, str] | None = None) -> Callable[.
     to requests made to the loopback, and `HttpServer` refuses to serve it anywhere else.
     """
     if keystone is None:
-        return _routed(web, LoopbackOnly(), Unguarded)
+        return _routed(web, LoopbackOnly(), Unguarded, lambda req: req.remote_addr)
     guard = AdminOnly(keystone.get("www_authenticate_uri") or keystone.get("auth_url") or "")
-    return checked(_routed(web, guard, falcon.App), keystone)
+    return checked(_routed(web, guard, falcon.App, project_of), keystone)
 
 
 class Unguarded(falcon.App[Any, Any]):
     """An API that trusts everybody who can reach it."""
 
 
-def _routed(web: WebApp, guard: Any, kind: type[falcon.App[Any, Any]]) -> falcon.App[Any, Any]:
+Caller = Callable[[falcon.Request], str]
+"""Who makes a request, for what there is only so much of for each. It is asked behind the guard."""
+
+
+def _routed(web: WebApp, guard: Any, kind: type[falcon.App[Any, Any]], caller: Caller) -> falcon.App[Any, Any]:
     app = kind(middleware=[guard])
     app.req_options.strip_url_path_trailing_slash = True
     _speak_json(app)
     for path, methods in ROUTES.items():
-        app.add_route(path, _Resource(web, methods))
+        app.add_route(path, _Resource(web, methods, caller))
     return app
 
 
@@ -131,15 +135,26 @@ def is_loopback(name: str) -> bool:
 class _Resource:
     """What falcon wants to see for one line of the table."""
 
-    def __init__(self, web: WebApp, methods: Mapping[str, Handler]) -> None:
-        self._web = web
-        for method, handler in methods.items():
-            setattr(self, f"on_{method.lower()}", self._responder(handler))
+    def __init__(self, web: WebApp, methods: Mapping[str, Operation], caller: Caller) -> None:
+        self._web, self._caller = web, caller
+        for method, operation in methods.items():
+            setattr(self, f"on_{method.lower()}", self._responder(operation))
 
-    def _responder(self, handler: Handler) -> Callable[..., None]:
+    def _responder(self, operation: Operation) -> Callable[..., None]:
+        streams = any(answer.streams for answer in operation.answers.values())
+
         def respond(req: falcon.Request, resp: falcon.Response, **path: str) -> None:
-            body = _body(req) if req.method == "POST" else {}
-            answer = handler(Asked(self._web, req.params, body), **path)
+            body = _body(req) if operation.body is not None else {}
+            asked = Asked(
+                self._web,
+                operation.read(path, req.params, req.get_header, body),
+                self._caller(req),
+                streams and req.client_prefers((JSON, EVENT_STREAM)) == EVENT_STREAM,
+                req.env.get(stream.SOCKET),
+            )
+            answer = operation.handler(asked, **path)
+            if isinstance(answer, stream.Stream):
+                return _stream(resp, answer)
             if isinstance(answer, tuple):
                 resp.status, answer = answer
             _answer(resp, answer)
@@ -147,15 +162,26 @@ class _Resource:
         return respond
 
 
+def _stream(resp: falcon.Response, answer: stream.Stream) -> None:
+    resp.content_type = EVENT_STREAM
+    _protect(resp)
+    resp.set_header("X-Accel-Buffering", "no")  # nginx would keep events back until it has a buffer full of them
+    resp.stream = answer
+
+
 def _answer(resp: falcon.Response, answer: Any) -> None:
-    resp.content_type = falcon.MEDIA_JSON
-    resp.set_header("Cache-Control", "no-store")
-    resp.set_header("X-Content-Type-Options", "nosniff")
+    resp.content_type = JSON
+    _protect(resp)
     resp.data = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
+def _protect(resp: falcon.Response) -> None:
+    resp.set_header("Cache-Control", "no-store")
+    resp.set_header("X-Content-Type-Options", "nosniff")
+
+
 def _body(req: falcon.Request) -> dict[str, Any]:
-    if (req.content_type or "").partition(";")[0].strip().lower() != falcon.MEDIA_JSON:
+    if (req.content_type or "").partition(";")[0].strip().lower() != JSON:
         raise falcon.HTTPUnsupportedMediaType(
             title="Not JSON", description="Send a JSON object, with Content-Type: application/json."
         )
@@ -235,6 +261,14 @@ class _Cheroot(wsgi.Server):
         log.log(max(level, logging.INFO), "http_server_complains", detail=msg, exc_info=traceback)
 
 
+class _Gateway(wsgi.Gateway_10):
+    """Hands the client's socket on, so that who waits for the log can see that nobody waits for the answer."""
+
+    def __init__(self, req: Any) -> None:
+        super().__init__(req)
+        self.env[stream.SOCKET] = req.conn.socket
+
+
 class HttpServer:
     """One HTTP server in a thread of its own. `start` binds, so that a taken port is known at once."""
 
@@ -251,6 +285,7 @@ class HttpServer:
             shutdown_timeout=2,
             request_queue_size=64,
         )
+        self._server.gateway = _Gateway
         self._server.max_request_header_size = 32 * 1024
         self._server.max_request_body_size = 2 * BODY_MAX_BYTES
         self._server.version = self._server.software = "maintd"

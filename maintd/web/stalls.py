@@ -6,24 +6,33 @@ held against how the migrations ended: `maintd stalls report` does.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from maintd.domain.model import STALL_AFTER_S, Stall
-from maintd.web.asking import Asked, bad
+from maintd.web.asking import AFTER, LIMIT, Asked, bad, choice, flag, moment
+from maintd.web.operations import operation, page
 from maintd.web.shapes import stall_shape
 
 Place = tuple[float, str]
 """Where a stall stands in the list: when it was said or noted, and its key."""
 
 
+@operation(
+    page("stalls", "Stall"),
+    query=(
+        replace(AFTER, schema={"type": "string", "pattern": "^([0-9]{1,11}(\\.[0-9]{1,9})?/[^\\u0000]*)?$"}),
+        LIMIT,
+        choice("reason", "only stalls for this reason", STALL_AFTER_S),
+        moment("since", "only stalls that were said, or noted, at this time or later"),
+        moment("until", "only stalls that were said, or noted, before this time"),
+        flag("published", "true: those that were said; false: those that were only noted"),
+    ),
+)
 def stalls(asked: Asked) -> dict[str, Any]:
     """GET /v1/stalls: filters `reason`, `published`, and `since` and `until` (when it was said, or noted)."""
-    asked.only("after", "limit", "reason", "since", "until", "published")
-    reason = asked.text("reason")
-    if reason is not None and reason not in STALL_AFTER_S:
-        raise bad(f"There is no reason {reason!r}; known: {', '.join(STALL_AFTER_S)}.")
-    since, until, published = asked.instant("since"), asked.instant("until"), asked.flag("published")
-    before, reading = _place(asked.text("after")), asked.web.store.reading
+    reason, published, since, until = (asked[name] for name in ("reason", "published", "since", "until"))
+    before, reading = _place(asked["after"]), asked.web.store.reading
     return asked.page(
         "stalls",
         lambda limit: reading.stalls(
@@ -40,7 +49,7 @@ def cursor(stall: Stall) -> str:
 
 
 def _place(text: str | None) -> Place | None:
-    if text is None:
+    if not text:
         return None
     at, slash, key = text.partition("/")
     try:

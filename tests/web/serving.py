@@ -22,6 +22,7 @@ from maintd.store import Commit, Fence, Store, open_store
 from maintd.web.context import WebApp
 from maintd.web.progress import held_in
 from maintd.web.server import HttpServer, api
+from maintd.web.stream import Bell, Seats
 
 AT = 1_767_225_600.0
 """2026-01-01T00:00:00Z, when every test begins."""
@@ -54,6 +55,8 @@ class Served:
     store: Store
     clock: ManualClock
     fence: Fence
+    bell: Bell
+    seats: Seats = field(default_factory=lambda: Seats(4))
     status: dict[str, Any] = field(default_factory=lambda: {"cloud": dict(CLOUD)})
     drains_requested: list[str] = field(default_factory=list)
     residue_cleared: list[tuple[str, str | None, str | None]] = field(default_factory=list)
@@ -78,13 +81,14 @@ class Served:
         self._commit((), removed=values)
 
     def publish(self, *published: events.Event) -> list[events.CloudEvent]:
-        """Append events to the log."""
+        """Append events to the log, and wake whoever waits for them."""
         first = self.store.last_sequence() + 1
         made = [
             events.publish(event, id=f"event-{n}", installation="main", time=AT + n, sequence=n)
             for n, event in enumerate(published, first)
         ]
         self._commit((), made)
+        self.bell.ring()
         return made
 
     def _commit(
@@ -146,6 +150,8 @@ class Served:
             store=self.store,
             installation="main",
             clock=self.clock,
+            bell=self.bell,
+            seats=self.seats,
             policy=Policy(has_cloud=True),
             status=lambda: self.status,
             request_drain=self._request_drain,
@@ -173,11 +179,12 @@ def serving(directory: Path) -> Iterator[Served]:
     store = open_store(f"sqlite:///{directory}/maintd.sqlite", clock, tables="current")
     fence = store.leases.acquire("fleet", "ctl-1", 3600.0, AT)
     assert fence is not None
-    served = Served(store, clock, fence)
+    served = Served(store, clock, fence, Bell(clock, store.last_sequence))
     served.serve()
     try:
         yield served
     finally:
+        served.bell.close()
         if served.server is not None:
             served.server.stop()
         store.close()
