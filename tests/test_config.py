@@ -361,6 +361,8 @@ REFUSED = [
     ("[api]\nlisten = 0.0.0.0:8779", "0.0.0.0 is not; use 127.0.0.1, or set auth = keystone."),
     ("[api]\nlisten = controller1:8779", "only listens on loopback"),
     ("[api]\nlisten = 8779", "is not HOST:PORT"),
+    ("[api]\nstreams = 17", "17 is more than half of threads, which is 32"),
+    ("[api]\nthreads = 8\nstreams = 5", "[api] streams: 5 is more than half of threads, which is 8"),
     ("[metrics]\nlisten = 127.0.0.1:99999", "is not HOST:PORT"),
     ("[api]\nauth = keystone", "needs a group [keystone_authtoken]"),
     ("[webhooks]\nenabled = a\n[webhook:a]\nsecret = x", "[webhook:a] url: an enabled webhook needs one"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import enum
 import json
 import sys
 import types
@@ -242,6 +243,10 @@ def type_schema(name: str, hint: Any) -> dict[str, Any]:
         return {"type": "object"}
     if hint is events.Instant or (hint is float and name in events._INSTANTS):
         return {"type": "string", "format": "date-time"}
+    if origin is typing.Literal:
+        return {"type": "string", "enum": list(args)}
+    if isinstance(hint, type) and issubclass(hint, enum.StrEnum):
+        return {"type": "string", "enum": [word.value for word in hint]}
     if dataclasses.is_dataclass(hint):
         return object_schema(typing.cast(type, hint))
     if hint is str and name == "origin":

@@ -46,13 +46,13 @@ def unknown(description: str) -> falcon.HTTPNotFound:
 class Asked:
     """One request, as a handler sees it: the application, and the value of each field that its operation declares.
 
-    `caller` tells apart who may hold how many streams. `streamed`: an event stream is wanted, not JSON. `client` is the
-    socket of whoever asks, where the server hands it over.
+    `holder` is whose share of the seats one who waits takes from. `streamed`: an event stream is wanted, not JSON.
+    `client` is the socket of whoever asks, where the server hands it over.
     """
 
     web: WebApp
     given: Mapping[str, Any]
-    caller: str = ""
+    holder: str = ""
     streamed: bool = False
     client: socket.socket | None = None
 
@@ -202,15 +202,15 @@ def read(fields: Sequence[Field], given: Mapping[str, Any], what: str) -> dict[s
         if name not in {one.name for one in fields}:
             known = ", ".join(one.name for one in fields) or "none"
             raise bad(f"There is no {what} {name!r} here; known: {known}.")
-    return {one.name: _value(one, given.get(one.name)) for one in fields}
+    return {one.name: _value(one, given) for one in fields}
 
 
-def _value(one: Field, value: Any) -> Any:
-    if value is None:
-        if one.missing is not None:
-            raise bad(one.missing)
-        return one.default
-    return one.read(one.name, value)
+def _value(one: Field, given: Mapping[str, Any]) -> Any:
+    if one.name in given:
+        return one.read(one.name, given[one.name])
+    if one.missing is not None:
+        raise bad(one.missing)
+    return one.default
 
 
 def once(params: Mapping[str, Any]) -> Mapping[str, Any]:

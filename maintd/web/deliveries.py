@@ -54,11 +54,10 @@ def delivery(asked: Asked, delivery_id: str) -> dict[str, Any]:
 
 
 def _ids(name: str, value: Any) -> list[int]:
-    if not (isinstance(value, list) and 0 < len(value) <= _IDS_MAX):
-        value = [None]
-    if not all(type(one) is int and 0 <= one <= _ID_MAX for one in value):
-        raise bad(f"{name} must be a list of 1 to {_IDS_MAX} whole numbers.")
-    return [*value]
+    if isinstance(value, list) and 0 < len(value) <= _IDS_MAX and all(type(one) in (int, float) for one in value):
+        if all(0 <= one <= _ID_MAX and one == int(one) for one in value):  # to JSON 7.0 is a whole number
+            return [int(one) for one in value]
+    raise bad(f"{name} must be a list of 1 to {_IDS_MAX} whole numbers.")
 
 
 @operation(

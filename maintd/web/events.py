@@ -78,7 +78,7 @@ def _seat(asked: Asked) -> Seat:
     try:
         if asked.web.bell.closed:
             raise NoSeat("This maintd is stopping.")
-        return asked.web.seats.take(asked.caller)
+        return asked.web.seats.take(asked.holder)
     except NoSeat as wrong:
         raise falcon.HTTPServiceUnavailable(
             title="No stream is free", description=f"{wrong} Ask again later.", retry_after=COME_BACK_S

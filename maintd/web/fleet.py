@@ -225,7 +225,7 @@ def residue(asked: Asked) -> dict[str, Any]:
     errors={**_NO_HOST, 409: "The request is refused."},
 )
 def clear_residue(asked: Asked, host: str) -> dict[str, Any]:
-    """POST /v1/residue/{host}/clear {"who": NAME}: an operator has seen to it that nothing is left on the host.
+    """POST /v1/residue/{host}/clear: an operator has seen to it that nothing is left on the host.
 
     With "server_id" that is said of one server only; a history that nobody saw is then not accepted.
     """

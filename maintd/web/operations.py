@@ -58,7 +58,7 @@ class Operation:
         for value in path.values():
             if not storable(value):
                 raise unknown("There is nothing of that name.")
-        if self.either and all(body.get(name) is None for name in self.either):
+        if self.either and not any(name in body for name in self.either):
             raise bad(f"Give at least one of: {', '.join(self.either)}.")
         given = {one.name: header(one.name) for one in self.headers}
         return {

@@ -74,16 +74,16 @@ class Unguarded(falcon.App[Any, Any]):
     """An API that trusts everybody who can reach it."""
 
 
-Caller = Callable[[falcon.Request], str]
-"""Who makes a request, for what there is only so much of for each. It is asked behind the guard."""
+HolderOf = Callable[[falcon.Request], str]
+"""Whose share a request takes of what there is only so much of for each. It is asked behind the guard."""
 
 
-def _routed(web: WebApp, guard: Any, kind: type[falcon.App[Any, Any]], caller: Caller) -> falcon.App[Any, Any]:
+def _routed(web: WebApp, guard: Any, kind: type[falcon.App[Any, Any]], holder_of: HolderOf) -> falcon.App[Any, Any]:
     app = kind(middleware=[guard])
     app.req_options.strip_url_path_trailing_slash = True
     _speak_json(app)
     for path, methods in ROUTES.items():
-        app.add_route(path, _Resource(web, methods, caller))
+        app.add_route(path, _Resource(web, methods, holder_of))
     return app
 
 
@@ -135,8 +135,8 @@ def is_loopback(name: str) -> bool:
 class _Resource:
     """What falcon wants to see for one line of the table."""
 
-    def __init__(self, web: WebApp, methods: Mapping[str, Operation], caller: Caller) -> None:
-        self._web, self._caller = web, caller
+    def __init__(self, web: WebApp, methods: Mapping[str, Operation], holder_of: HolderOf) -> None:
+        self._web, self._holder_of = web, holder_of
         for method, operation in methods.items():
             setattr(self, f"on_{method.lower()}", self._responder(operation))
 
@@ -148,7 +148,7 @@ class _Resource:
             asked = Asked(
                 self._web,
                 operation.read(path, req.params, req.get_header, body),
-                self._caller(req),
+                self._holder_of(req),
                 streams and req.client_prefers((JSON, EVENT_STREAM)) == EVENT_STREAM,
                 req.env.get(stream.SOCKET),
             )

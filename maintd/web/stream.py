@@ -63,7 +63,10 @@ class Log(Protocol):
 
 
 class Bell:
-    """Tells all who wait that the log may have grown. `newest` returns something that differs once it has."""
+    """Tells all who wait that a log may have grown.
+
+    `newest` asks the store for something that differs once any of the logs shows more than before.
+    """
 
     def __init__(self, clock: Clock, newest: Callable[[], int]) -> None:
         self.clock = clock
@@ -112,7 +115,7 @@ class NoSeat(Exception):
 
 
 class Seats:
-    """How many may wait at once, and of one caller half as many, so that nobody can keep all the others out."""
+    """How many may wait at once, and of one holder half as many, so that nobody can keep all the others out."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -120,21 +123,21 @@ class Seats:
         self._lock = threading.Lock()
         self._taken: Counter[str] = Counter()
 
-    def take(self, caller: str) -> Seat:
+    def take(self, holder: str) -> Seat:
         """A seat, to be closed by whoever took it. Raises NoSeat."""
         with self._lock:
             if self._taken.total() >= self.total:
                 raise NoSeat(f"All {self.total} streams and long polls that this maintd allows are taken.")
-            if self._taken[caller] >= self.each:
+            if self._taken[holder] >= self.each:
                 raise NoSeat(f"You hold {self.each} streams and long polls already, which is all that one caller may.")
-            self._taken[caller] += 1
-        return Seat(self, caller)
+            self._taken[holder] += 1
+        return Seat(self, holder)
 
-    def leave(self, caller: str) -> None:
+    def leave(self, holder: str) -> None:
         with self._lock:
-            self._taken[caller] -= 1
-            if not self._taken[caller]:
-                del self._taken[caller]
+            self._taken[holder] -= 1
+            if not self._taken[holder]:
+                del self._taken[holder]
 
     @property
     def taken(self) -> int:
@@ -145,15 +148,15 @@ class Seats:
 class Seat:
     """One who waits."""
 
-    def __init__(self, seats: Seats, caller: str) -> None:
-        self._seats, self._caller = seats, caller
+    def __init__(self, seats: Seats, holder: str) -> None:
+        self._seats, self._holder = seats, holder
         self._left = False
 
     def close(self) -> None:
         """Give it up; once or more often."""
         if not self._left:
             self._left = True
-            self._seats.leave(self._caller)
+            self._seats.leave(self._holder)
 
 
 def vanished(client: socket.socket | None) -> bool:

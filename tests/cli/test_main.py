@@ -16,6 +16,8 @@ import pytest
 import maintd
 from maintd import client
 from maintd.cli import main, parser
+from maintd.web.stream import Bell
+from tests.support.rabbitmq import free_port, wait_until
 from tests.web.serving import Served, closed, emptied
 
 MAINTD = [sys.executable, "-m", "maintd"]
@@ -252,3 +254,45 @@ def test_following_shows_what_comes(served: Served) -> None:
 
     assert ["cmp-1", "cmp-2"] == [first["subject"], second["subject"]]
     assert time.monotonic() - began < 10
+
+
+def test_following_goes_on_after_a_restart(served: Served) -> None:
+    """A daemon that ends and comes back is asked on from the cursor: nothing is missed, nothing shown twice."""
+    port = free_port()
+    served.serve(port)
+    served.publish(emptied("cmp-1"))
+    with subprocess.Popen(
+        [*INTERRUPTIBLE, "events", "--follow", "--json", "--api", served.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert "cmp-1" == json.loads(process.stdout.readline())["subject"]
+        wait_until(lambda: served.seats.taken == 1, what="it to wait")
+        assert served.server is not None
+        served.bell.close()
+        served.server.stop()
+        assert "Asking again" in process.stderr.readline()
+        served.publish(emptied("cmp-2"))
+        served.bell = Bell(served.clock, served.store.last_sequence)
+        served.serve(port)
+
+        assert "cmp-2" == json.loads(process.stdout.readline())["subject"]
+        process.send_signal(signal.SIGINT)
+        assert 130 == _end(process)
+
+
+def test_following_without_a_seat_asks_again(served: Served) -> None:
+    """Where no seat is free, events are shown all the same, by asking once a second."""
+    served.seats.total = 0
+    served.publish(emptied("cmp-1"))
+    with subprocess.Popen(
+        [*INTERRUPTIBLE, "events", "--follow", "--json", "--api", served.url], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "cmp-1" == json.loads(process.stdout.readline())["subject"]
+        served.publish(emptied("cmp-2"))
+        assert "cmp-2" == json.loads(process.stdout.readline())["subject"]
+        process.send_signal(signal.SIGINT)
+        assert 130 == _end(process)

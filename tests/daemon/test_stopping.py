@@ -11,6 +11,7 @@ from collections.abc import Callable
 from tests.daemon.processes import Nursery, maintd_run
 from tests.daemon.world import World
 from tests.support.rabbitmq import Proxy, Rabbit, wait_until
+from tests.web.listening import listening
 
 LIMIT_S = 10.0
 
@@ -93,3 +94,16 @@ def test_while_the_database_is_locked(nursery: Nursery, new_world: Callable[...,
     other.close()
     nursery.spawn(world.config)
     world.receiver.wait_for("service.disabled", "cmp-01")
+
+
+def test_while_somebody_follows(nursery: Nursery, new_world: Callable[..., World]) -> None:
+    """An event reaches whoever listens when it is committed, not at the next look; and streams end with the daemon."""
+    world = new_world(servers={"cmp-01": 1})
+    daemon = nursery.spawn(world.config).wait_connected()
+    with listening(daemon.api) as client:
+        assert "retry" in client.message()
+        world.close_host("cmp-01")
+        assert "maintd.service.disabled.v1" == client.message()["event"]
+
+        assert daemon.stop() < LIMIT_S
+        assert client.ended()

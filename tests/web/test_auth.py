@@ -12,7 +12,9 @@ import pytest
 
 from maintd.errors import OurFault
 from maintd.web.server import HttpServer, api
-from tests.web.serving import Served
+from tests.support.rabbitmq import wait_until
+from tests.web.listening import EVENT_STREAM, listening
+from tests.web.serving import Served, emptied
 
 ROLES = {"admins": ["admin", "reader"], "readers": ["reader"]}
 
@@ -131,6 +133,18 @@ def test_a_claimed_identity_is_not_believed(guarded: Served) -> None:
 
     assert 401 == ask(guarded, **claim)[0]
     assert 403 == ask(guarded, "readers", **claim)[0]
+
+
+def test_a_stream_is_for_who_may_read(guarded: Served) -> None:
+    """An admin's token opens a stream, which is live behind the middleware too, and its project holds the seat."""
+    assert 403 == guarded.ask("GET", "/v1/events", headers={**EVENT_STREAM, "X-Auth-Token": "readers"})[0]
+    with listening(guarded.url, X_Auth_Token="admins") as one, listening(guarded.url, X_Auth_Token="admins"):
+        guarded.publish(emptied("cmp-1"))
+        assert ["event-1"] == one.events(1)
+        with listening(guarded.url, source="127.0.0.2", X_Auth_Token="admins") as third:
+            assert 503 == third.response.status
+
+    wait_until(lambda: guarded.seats.taken == 0, what="the seats to be free")
 
 
 def test_without_authentication_nothing_leaves_the_machine(served: Served) -> None:
