@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from maintd.domain.model import Because, Bus, Host
 from maintd.domain.observations import BusSeen
 from maintd.errors import LeaseLost, StoreUnavailable
 from maintd.systemd import Notifier
+from maintd.web import stream
 from tests.support.rabbitmq import wait_until
+from tests.web.listening import listening
 
 
 @pytest.fixture
@@ -51,6 +54,18 @@ def test_it_says_since_when_it_leads(daemon: Daemon) -> None:
     since_at = daemon.status()["leading_since_at"]
 
     assert 0 <= daemon.clock.now() - since_at < 60.0
+
+
+def test_who_listens_hears_at_once_what_is_committed(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit itself wakes a stream, which waits for no look; and the daemon's end is the stream's."""
+    monkeypatch.setattr(stream, "LOOK_S", 600.0)
+    with listening(daemon.api_server.url) as client:
+        assert "retry" in client.message()
+        _leading(daemon).admit(replace(_seen("blind"), blind_from=SystemClock().now() - 60.0))
+        assert "maintd.bus.blinded.v1" == client.message()["event"]
+
+        daemon.bell.close()
+        assert client.ended()
 
 
 def test_a_late_word_of_a_lost_lease_does_not_end_the_next_leader(daemon: Daemon) -> None:

@@ -97,7 +97,7 @@ def test_while_the_database_is_locked(nursery: Nursery, new_world: Callable[...,
 
 
 def test_while_somebody_follows(nursery: Nursery, new_world: Callable[..., World]) -> None:
-    """An event reaches whoever listens when it is committed, not at the next look; and streams end with the daemon."""
+    """With a stream open it ends in time, and the stream with it."""
     world = new_world(servers={"cmp-01": 1})
     daemon = nursery.spawn(world.config).wait_connected()
     with listening(daemon.api) as client:
