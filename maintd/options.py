@@ -448,14 +448,14 @@ _API_OPTS: tuple[cfg.Opt, ...] = (
         "threads",
         default=32,
         min=4,
-        max=512,
+        max=256,
         help="How many requests are answered at once. Unit: threads.",
     ),
     cfg.IntOpt(
         "streams",
         default=16,
         min=2,
-        max=256,
+        max=128,
         help="How many of them may be event streams and long polls (GET /v1/events), each of which holds a thread for "
         "as long as it waits; one caller may have half of these. At most half of threads, so that other requests stay "
         "prompt. Unit: streams.",

@@ -58,14 +58,15 @@ class Operation:
         for value in path.values():
             if not storable(value):
                 raise unknown("There is nothing of that name.")
-        if self.either and not any(name in body for name in self.either):
-            raise bad(f"Give at least one of: {', '.join(self.either)}.")
         given = {one.name: header(one.name) for one in self.headers}
-        return {
+        values = {
             **read(self.query, once(query), "parameter"),
             **read(self.headers, {name: value for name, value in given.items() if value}, "header"),
             **read(self.body or (), body, "member"),
         }
+        if self.either and not any(name in body for name in self.either):
+            raise bad(f"Give at least one of: {', '.join(self.either)}.")
+        return values
 
 
 def operation(

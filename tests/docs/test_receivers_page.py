@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maintd.cli.common import Parser
-from maintd.config import DatabaseConfig, SubscriptionsConfig
+from maintd.config import ApiConfig, DatabaseConfig, SubscriptionsConfig
 from maintd.delivery.dispatcher import Limits
 from maintd.delivery.egress import URL_CHARS
 from maintd.delivery.outcome import DETAIL_CHARS, Outcome, OutcomeKind, kind_of_status
@@ -22,6 +22,8 @@ from maintd.delivery.sinks.webhook import (
     RECEIVED_BYTES,
     TOTAL_S,
 )
+from maintd.web.events import WAIT_MAX_S
+from maintd.web.stream import AGE_S, PING_S, RETRY_S, SEND_S
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "receivers.md"
 
@@ -48,12 +50,23 @@ def words() -> str:
         f"Up to {exec.AT_ONCE} run at once",
         f"never longer than about {sum(SCHEDULE_S) / 3600:.0f} hours",
         f"`events_age_s` ({DatabaseConfig().events_age_s / 86400:.0f} days)".replace("`events", "`[database] events"),
+        f"`wait=20` answers at once when there is something, else when something comes, else after so many seconds "
+        f"({WAIT_MAX_S} at most)",
+        f"retry: {RETRY_S * 1000:.0f}",
+        f"a comment every {PING_S:.0f} s",
+        f"do not take what it sends for {SEND_S:.0f} s",
+        f"`[api] streams` ({ApiConfig().streams}) may",
         f"deliveries_age_s` ({DatabaseConfig().deliveries_age_s / 86400:.0f} days)",
     ],
 )
 def test_its_numbers_are_the_codes(said: str) -> None:
     """Every time and size on the page is the constant's."""
     assert said in words()
+
+
+def test_its_hour_is_the_codes() -> None:
+    """A stream ends after the time that the page calls an hour."""
+    assert ("ends a stream after an hour" in words(), 3600.0) == (True, AGE_S)
 
 
 def test_its_schedule_is_the_codes() -> None:

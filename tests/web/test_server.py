@@ -114,6 +114,43 @@ def test_every_route_answers(served: Served) -> None:
             assert status in (200, 400, 404), f"{method} {path}"
 
 
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ("/v1/hosts/a%00b", 404, "nothing of that name"),
+        ("/v1/migrations?host=a%00b", 400, "host must be a text"),
+        ("/v1/migrations?host=", 400, "host is empty"),
+        ("/v1/migrations?host=a&host=b", 400, "Give host once, not 2 times"),
+        ("/v1/stalls?since=0001-01-01T00:00:00%2B14:00", 400, "since must be a time in UTC"),
+        ("/v1/stalls?since=", 400, "since must be a time in UTC"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(served: Served, query: str, status: int, words: str) -> None:
+    """A text that no database takes, an empty or doubled parameter and an impossible time are said to be that."""
+    found, answer = served.get(query)
+
+    assert status == found
+    assert words in answer["description"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"delivery_ids": None}, "delivery_ids must be a list"),
+        ({"endpoint": "\ud800"}, "endpoint must be a text"),
+        ({"endpoint": 7}, "endpoint must be a text"),
+        ({"since": 1}, "at least one of: delivery_ids, endpoint"),
+        ({"endpiont": "a"}, "There is no member 'endpiont' here"),
+    ],
+)
+def test_what_a_body_cannot_mean_is_refused(served: Served, body: dict[str, object], words: str) -> None:
+    """A member that is null, of another type or unknown is a 400 with a sentence."""
+    status, answer = served.post("/v1/deliveries/redeliver", body)
+
+    assert 400 == status
+    assert words in answer["description"]
+
+
 def test_a_closed_database_is_503(served: Served) -> None:
     """A database that cannot be used is said to be that, and when to ask again."""
     with served.store._database.engine.begin() as connection:

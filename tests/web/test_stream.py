@@ -264,7 +264,7 @@ def test_whoever_vanishes_leaves_its_seat(served: Served) -> None:
     client.close()
     poller.close()
 
-    wait_until(lambda: served.seats.taken == 0, what="the seats to be free")
+    wait_until(lambda: served.seats.taken == 0, 6.0, "the seats to be free")
 
 
 def big(n: int) -> events.Event:
@@ -288,7 +288,7 @@ def test_whoever_reads_nothing_loses_its_seat(served: Served, monkeypatch: pytes
     monkeypatch.setattr(stream, "SEND_S", 0.2)
     with mute(served), listening(served.url, source="127.0.0.2", Last_Event_ID="100") as reader:
         served.publish(*(big(n) for n in range(100)))
-        wait_until(lambda: served.seats.taken == 1, what="the mute one to be given up")
+        wait_until(lambda: served.seats.taken == 1, 6.0, "the mute one to be given up")
         served.publish(emptied("cmp-1"))
 
         assert ["event-101"] == reader.events(1)

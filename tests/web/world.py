@@ -18,6 +18,7 @@ from maintd.domain.model import (
     Server,
     Stall,
 )
+from maintd.store import Attempt
 from tests.web.serving import AT, Served, closed, disabled, emptied, empty, occupied
 
 GIB = float(2**30)
@@ -70,4 +71,7 @@ def fill(served: Served) -> None:
     )
     served.hold(curve, stall)
     served.publish(disabled("cmp-2"), emptied("cmp-1"))
-    served.store.deliveries.fan_out(lambda event_type: ("ha",), AT)
+    store = served.store.deliveries
+    store.fan_out(lambda event_type: ("ha",), AT)
+    (claimed,) = store.claim("ctl-1", AT, 30.0, 1)
+    store.finish(claimed.id, "ctl-1", Attempt(AT, 0.25, 500, "refused", "no"), state="dead", due_at=None)
