@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Draws docs/asyncapi.yaml from the event classes in maintd/domain/events.py: what is published, and on which channels.
+"""Draws docs/asyncapi.yaml from the event classes: what is published, to whom, and on which channels.
 
     tools/draw_asyncapi.py            write it
     tools/draw_asyncapi.py --check    say whether it is up to date (exit code 1 when not)
 
-The payloads are the JSON Schemas in docs/schemas, which tools/draw_events.py draws from the same classes.
+The classes are those of maintd/domain/events.py and tenant_events.py; the payloads are the JSON Schemas in
+docs/schemas, which tools/draw_events.py draws from them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pages  # noqa: E402
 import maintd  # noqa: E402
 from maintd.delivery.sinks.webhook import CONTENT_TYPE  # noqa: E402
 from maintd.domain.events import CATALOGUE, Event  # noqa: E402
+from maintd.domain.tenant_events import TENANT_CATALOGUE, TenantEvent  # noqa: E402
 from maintd.web.operations import EVENT_STREAM  # noqa: E402
 
 PAGE = ROOT / "docs" / "asyncapi.yaml"
@@ -29,6 +31,7 @@ PAGE = ROOT / "docs" / "asyncapi.yaml"
 ABOUT = """\
 What maintd publishes: one CloudEvent 1.0 each time, the same bytes on every channel. Delivery is at least once: `id`
 tells a repetition, `sequence` the order. docs/receivers.md says how to receive, docs/events.md what each event means.
+`maintd.server.*` is for the projects whose servers they are, all else for operators.
 """
 
 SERVERS: dict[str, Any] = {
@@ -71,10 +74,16 @@ CHANNELS: dict[str, dict[str, Any]] = {
 }
 
 
+OPERATORS_ONLY = ("bus",)
+"""Channels on which no event of a project is published."""
+
+KINDS: dict[str, type[Event | TenantEvent]] = {
+    f"maintd.{middle}.v1": kind for middle, kind in {**CATALOGUE, **TENANT_CATALOGUE}.items()
+}
+
+
 def document() -> dict[str, Any]:
     """The whole of docs/asyncapi.yaml."""
-    names = [f"maintd.{middle}.v1" for middle in CATALOGUE]
-    messages = {name: {"$ref": f"#/components/messages/{name}"} for name in names}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -85,7 +94,7 @@ def document() -> dict[str, Any]:
         },
         "defaultContentType": CONTENT_TYPE,
         "servers": SERVERS,
-        "channels": {name: {**channel, "messages": messages} for name, channel in CHANNELS.items()},
+        "channels": {name: {**channel, "messages": messages_on(name)} for name, channel in CHANNELS.items()},
         "operations": {
             f"publish_on_{name}": {
                 "action": "send",
@@ -94,12 +103,18 @@ def document() -> dict[str, Any]:
             }
             for name, channel in CHANNELS.items()
         },
-        "components": {"messages": {f"maintd.{middle}.v1": message(kind) for middle, kind in CATALOGUE.items()}},
+        "components": {"messages": {name: message(name, kind) for name, kind in KINDS.items()}},
     }
 
 
-def message(kind: type[Event]) -> dict[str, Any]:
-    name = f"maintd.{kind.TYPE}.v1"
+def messages_on(channel: str) -> dict[str, Any]:
+    """What may be published on a channel."""
+    found = (name for name, kind in KINDS.items() if issubclass(kind, Event) or channel not in OPERATORS_ONLY)
+    return {name: {"$ref": f"#/components/messages/{name}"} for name in found}
+
+
+def message(name: str, kind: type[Event | TenantEvent]) -> dict[str, Any]:
+    sample = draw_events.sample(kind) if issubclass(kind, Event) else draw_events.tenant_sample(kind)
     return {
         "name": name,
         "title": name,
@@ -109,7 +124,7 @@ def message(kind: type[Event]) -> dict[str, Any]:
             "schemaFormat": "application/schema+json;version=draft-2020-12",
             "schema": {"$ref": f"schemas/{name}.json"},
         },
-        "examples": [{"name": "likely", "payload": draw_events.sample(kind)}],
+        "examples": [{"name": "likely", "payload": sample}],
     }
 
 
