@@ -16,7 +16,7 @@ help:
 	@echo 'make test         install, bring RabbitMQ, run the tests (PYTEST_ARGS="-k name" to choose)'
 	@echo 'make lint         ruff, mypy --strict, the import contract, systemd-analyze, promtool'
 	@echo 'make mutate       take away each guard of the proof in turn, and see that a test notices (ONLY="words" to choose)'
-	@echo 'make acceptance   stories on a real Nova: CLOUD=NAME TRANSPORT_URL=rabbit://... [STORY="cold shelve"] [REPEAT=10]'
+	@echo 'make acceptance   tokens of a real Keystone, and stories on a real Nova: CLOUD=NAME TRANSPORT_URL=rabbit://... [STORY="cold shelve"] [REPEAT=10]'
 	@echo 'make acceptance-languages   part of it that needs no cloud: what maintd signs verifies in other languages'
 	@echo 'make bench        what it costs, as ratios in one run (QUICK=1 to see that it works)'
 	@echo 'make config       write etc/maintd/maintd.conf anew from the options in the code'
@@ -45,8 +45,8 @@ mutate: $(STAMP)-test
 ifdef TRANSPORT_URL
 acceptance: export MAINTD_TRANSPORT_URL = $(TRANSPORT_URL)
 endif
-acceptance: acceptance-languages $(STAMP)-test
-	@$(BIN)/python -m pytest -q tests/acceptance/test_judge.py
+acceptance: acceptance-languages $(STAMP)-test $(VENV)/keystone/.made
+	@$(BIN)/python -m pytest -q tests/acceptance/test_judge.py tests/acceptance/test_keystone.py
 	@$(BIN)/python -m tests.acceptance $(if $(CLOUD),--cloud '$(CLOUD)') $(if $(STORY),--story $(STORY)) \
 	    $(if $(REPEAT),--repeat $(REPEAT)) $(if $(HOST),--host '$(HOST)') $(if $(SERVERS),--servers $(SERVERS)) \
 	    $(if $(IMAGE),--image '$(IMAGE)') $(if $(FLAVOR),--flavor '$(FLAVOR)') \
@@ -86,6 +86,13 @@ $(STAMP)-test: $(STAMP)-venv setup.cfg pyproject.toml
 	@echo 'maintd: installing maintd and what its tests need into $(VENV) (a minute or two, once)'
 	@$(PIP) install -q -e '.[test,mysql,postgresql]'
 	@touch $@ $(STAMP)-run
+
+# A Keystone of its own, apart: what it needs is neither maintd's nor its tests'.
+$(VENV)/keystone/.made: $(STAMP)-venv
+	@echo 'maintd: installing Keystone into $(VENV)/keystone (a minute, once)'
+	@$(PYTHON) -m venv $(VENV)/keystone
+	@$(VENV)/keystone/bin/python -m pip --disable-pip-version-check --no-input install -q 'keystone>=27'
+	@touch $@
 
 $(STAMP)-lint: $(STAMP)-test
 	@echo 'maintd: installing the linters into $(VENV)'

@@ -34,6 +34,7 @@ ROWS = {
     "rolling": "bench.rolling",
     "drains": "bench.drains",
     "slow_moves": "bench.slow_moves",
+    "deliveries": "bench.deliveries",
 }
 
 

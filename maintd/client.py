@@ -93,6 +93,14 @@ class Client:
         members = {name: value for name, value in body.items() if value is not None}
         return self._ask("POST", self._target(path), json.dumps(members).encode())
 
+    def patch(self, *path: str, **body: Any) -> dict[str, Any]:
+        """The answer to PATCH /v1/<path>, with the members that are to change. Raises Unreachable, ApiError."""
+        return self._ask("PATCH", self._target(path), json.dumps(body).encode())
+
+    def delete(self, *path: str) -> dict[str, Any]:
+        """The answer to DELETE /v1/<path>. Raises Unreachable, ApiError."""
+        return self._ask("DELETE", self._target(path))
+
     def pages(self, noun: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Every row of a list, page by page."""
         after: str | None = None

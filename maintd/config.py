@@ -260,13 +260,22 @@ class WebhookConfig:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionsConfig:
-    """Endpoints asked for over the API. `proxy` is the URL of a proxy for all of them, None for a direct way."""
+    """Endpoints asked for over the API. `key_file` None: there is no key, and nobody can subscribe. `proxy` is the URL
+    of a proxy for all of them, None for a direct way; `origin` what we call ourselves there, None for the name of the
+    installation."""
 
+    key_file: Path | None = None
+    overlap_s: float = 86400.0
+    max_per_project: int = 10
+    max_operator: int = 100
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     denied_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     allow_http: bool = False
     allowed_ports: tuple[int, ...] = (443, 8443)
     proxy: str | None = field(default=None, repr=False)
+    origin: str | None = None
+    give_up_after_s: float = 432000.0
+    probe_every_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -680,6 +689,8 @@ class _Reader:
             )
         if auth == "keystone" and not self.library.get("keystone_authtoken"):
             raise self._wrong("api", "auth", "keystone needs a group [keystone_authtoken], as Nova has one")
+        if auth == "none" and self.library.get("oslo_policy"):
+            self.warnings.append(f"{self.groups['oslo_policy']}, [oslo_policy]: not used, because [api] auth is none.")
         threads, streams = self.value("api", "threads"), self.value("api", "streams")
         if streams > threads // 2:
             raise self._wrong(
@@ -689,10 +700,24 @@ class _Reader:
             )
         return ApiConfig(host, port, auth, threads, streams)
 
+    def _key_file(self) -> Path | None:
+        """The file that is named, else the credential that systemd hands over, where it does."""
+        named = self.text("subscriptions", "key_file")
+        if named is not None:
+            return Path(named)
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        found = Path(credentials, "maintd-subscriptions") if credentials else None
+        # The unit puts an empty one in the place of one that is missing.
+        return found if found is not None and found.is_file() and found.stat().st_size > 1 else None
+
     def _webhooks(self) -> tuple[WebhookConfig, ...]:
         return tuple(self._webhook(name, f"webhook:{name}") for name in self._named("webhook", "webhooks"))
 
     def _webhook(self, name: str, group: str) -> WebhookConfig:
+        if name.startswith("sub-"):
+            raise OperatorError(
+                f"{self.groups[group]}, [{group}]: 'sub-' begins the names of subscriptions; choose another name."
+            )
         url = self.text(group, "url")
         if url is None:
             raise self._wrong(group, "url", "an enabled webhook needs one, such as https://receiver.example/maintd")
@@ -758,6 +783,7 @@ class _Reader:
         return self._fill(
             SubscriptionsConfig,
             "subscriptions",
+            key_file=self._key_file(),
             allowed_networks=allowed,
             denied_networks=denied,
             allowed_ports=tuple(ports),

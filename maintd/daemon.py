@@ -33,13 +33,22 @@ from maintd.delivery.sinks import Endpoint
 from maintd.delivery.sinks.bus import bus_endpoint
 from maintd.delivery.sinks.exec import exec_endpoint
 from maintd.delivery.sinks.webhook import webhook_endpoint
+from maintd.delivery.subscribers import Care, Disabled
 from maintd.domain import emptiness
 from maintd.domain.buses import unheard
 from maintd.domain.copying import replace
-from maintd.domain.events import CATALOGUE, CloudEvent
+from maintd.domain.events import CATALOGUE, CloudEvent, SubscriptionDisabled
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Blocker, Bus, Knowledge, NovaLive, Policy
-from maintd.domain.observations import BusSeen, DrainRequested, Observation, OwnersListening, ResidueCleared, Watching
+from maintd.domain.observations import (
+    BusSeen,
+    DrainRequested,
+    EndpointDisabled,
+    Observation,
+    OwnersListening,
+    ResidueCleared,
+    Watching,
+)
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
 from maintd.ingest.admit import Admission
@@ -50,8 +59,9 @@ from maintd.metrics import Metrics
 from maintd.nova.api import NovaApi
 from maintd.nova.listener import Intake
 from maintd.nova.notifications import Notification
-from maintd.store import Fence, Store, open_store
+from maintd.store import Fence, Store, Vault, open_store, read_vault
 from maintd.systemd import Notifier, Watchdog
+from maintd.web.auth import Policies
 from maintd.web.context import WebApp
 from maintd.web.health import Health, Tick
 from maintd.web.progress import Held, drain_estimate, held_in
@@ -75,6 +85,11 @@ FIRST_READING_S = 60.0
 WAIT_FOR_BUSES_S = 15.0
 """How long the first reading of the cloud waits for buses that are not heard, once one is."""
 PURGE_S = 86400.0
+TELL_DISABLED_S = 86400.0
+"""How long after an endpoint was given up it is still told; then the log may have forgotten that it was."""
+SKEW_S = 60.0
+"""How far apart the clocks of controllers are assumed to be at most, where one looks for what another has said."""
+DISABLED_TYPE = f"maintd.{SubscriptionDisabled.TYPE}.v1"
 RIGHTS_S = 3600.0
 RIGHTS_AGAIN_S = 300.0
 PARTS = {"intake": 60.0, "scheduler": 30.0, "delivery": 30.0, "polls": 120.0}
@@ -108,6 +123,20 @@ def policy_of(config: Config, *, shadow: bool = True) -> Policy:
         tenants=config.tenants.enabled,
         tenant_jitter_s=config.tenants.jitter_s,
     )
+
+
+def policies_of(config: Config) -> Policies | None:
+    """Who may ask what, where that is asked at all. Raises OperatorError for a policy file that cannot be used."""
+    return Policies(config.library.get("oslo_policy", {})) if config.api.auth == "keystone" else None
+
+
+def vault_of(config: Config) -> Callable[[], Vault]:
+    """What encrypts subscriptions' secrets. Raises OperatorError, now for a key that cannot be used, and when it is
+    asked for where there is none."""
+    if config.subscriptions.key_file is None:
+        return lambda: Vault(())
+    vault = read_vault(config.subscriptions.key_file)
+    return lambda: vault
 
 
 def egress_of(config: Config) -> Egress:
@@ -236,6 +265,8 @@ class Leading:
         self._clock = clock
         self._metrics = metrics
         self._crash = crash
+        self._store = store
+        self._told_disabled: set[tuple[str, float]] = set()
         self._pending: deque[Observation] = deque(maxlen=1000)
         self._given_up: set[str] = set()
         self._alive_at = clock.now()
@@ -400,6 +431,23 @@ class Leading:
         for bus in self._config.buses:
             self._metrics.bus_connected.labels(bus.name).set(0)
 
+    def tell_disabled(self, disabled: Sequence[Disabled]) -> None:
+        """Publish which endpoints were given up, each once. Raises StoreUnavailable or LeaseLost.
+
+        Any controller disables one, and only the writer of the fleet may append to the log. So the endpoint's own row
+        is what is handed over: whoever holds the fleet looks at those that are disabled, and at the log for the event.
+        """
+        for one in disabled:
+            told = (one.endpoint, one.at)
+            if told in self._told_disabled:
+                continue
+            age_s = self._clock.now() - one.at
+            if age_s < TELL_DISABLED_S and not self._store.events.said(DISABLED_TYPE, one.endpoint, one.at - SKEW_S):
+                self.admit(
+                    EndpointDisabled(self._clock.now(), Because("clock"), one.endpoint, one.reason, one.failing_since)
+                )
+            self._told_disabled.add(told)
+
     def admit(self, *observations: Observation) -> None:
         """Take in what an operator asked for. Raises StoreUnavailable or LeaseLost; after the latter this ends."""
         try:
@@ -476,8 +524,12 @@ class Daemon:
         self._endpoints = endpoints(config, self.clock)
         if config.cloud is not None:
             NovaApi(config.cloud, self.clock)  # asks nobody anything yet; whoever leads makes one for itself
+        self._policies = policies_of(config)
         self.store = open_store(
-            config.database.connection, self.clock, quarantine_bytes=config.database.quarantine_bytes
+            config.database.connection,
+            self.clock,
+            quarantine_bytes=config.database.quarantine_bytes,
+            vault=vault_of(config),
         )
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -495,6 +547,14 @@ class Daemon:
             self.store.deliveries,
             self._endpoints,
             self.clock,
+            subscriptions=self.store.subscriptions,
+            care=Care(
+                self.config.installation,
+                self.config.subscriptions.origin or self.config.installation,
+                self.config.subscriptions.give_up_after_s,
+                self.config.subscriptions.probe_every_s,
+                egress_of(self.config),
+            ),
             meters=_Meters(self.metrics),
             lease_s=self._delivery_lease_s,
             crash=self._crash,
@@ -513,11 +573,18 @@ class Daemon:
             wake_delivery=self._wake_dispatcher,
             held=self._held,
             fleet_lease=LEASE,
+            url_refused=egress_of(self.config).fault_of_url,
+            verify_now=self.dispatcher.verify_now,
+            test_now=self.dispatcher.test_now,
+            max_per_project=self.config.subscriptions.max_per_project,
+            max_operator=self.config.subscriptions.max_operator,
+            secret_overlap_s=self.config.subscriptions.overlap_s,
         )
         health = Health(self.store, self.metrics.registry, ticks=self._ticks, degraded=self._degraded)
         keystone = self.config.library.get("keystone_authtoken", {}) if self.config.api.auth == "keystone" else None
         listen = self.config.api
-        self.api_server = HttpServer("api", api(web, keystone=keystone), listen.host, listen.port, listen.threads)
+        guarded = api(web, keystone=keystone, policies=self._policies)
+        self.api_server = HttpServer("api", guarded, listen.host, listen.port, listen.threads)
         self.health_server = HttpServer(
             "metrics", health_api(health), self.config.metrics.host, self.config.metrics.port, threads=4
         )
@@ -613,6 +680,8 @@ class Daemon:
                 if now >= next_gauges:
                     self.store.ping()  # a file that was removed or replaced takes writes without a word
                     self._show_gauges()
+                    if self.leading is not None:
+                        self.leading.tell_disabled(self.dispatcher.disabled())
                     next_gauges = now + GAUGES_S
                 if now >= next_purge and self.leading is not None:
                     self._purge()
@@ -875,6 +944,10 @@ class _Meters:
 
     def oldest_pending(self, seconds: float) -> None:
         self._metrics.delivery_oldest_pending_seconds.set(seconds)
+
+    def subscriptions(self, counts: Mapping[str, int]) -> None:
+        for state, number in counts.items():
+            self._metrics.subscriptions.labels(state).set(number)
 
 
 class _PollMeters:

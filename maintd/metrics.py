@@ -121,12 +121,17 @@ class Metrics:
         # The ways out.
         self.deliveries = counter(
             "deliveries_total",
-            "Attempts to deliver an event, by the name of the webhook or other sink and by outcome.",
+            "Attempts to deliver an event, by the name of the webhook or other sink ('subscription' for all of "
+            "those) and by outcome.",
             "sink",
             "outcome",
         )
         self.delivery_oldest_pending_seconds = gauge(
             "delivery_oldest_pending_seconds", "Age of the oldest event that is not delivered yet; 0 when all are."
+        )
+
+        self.subscriptions = gauge(
+            "subscriptions", "Subscriptions that were asked for over the API, by state.", "state"
         )
 
         # Nova's API, the store, ourselves.

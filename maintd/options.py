@@ -434,15 +434,19 @@ _STALL_OPTS: tuple[cfg.Opt, ...] = (
 )
 
 _API_OPTS: tuple[cfg.Opt, ...] = (
-    cfg.StrOpt("listen", default="127.0.0.1:8779", help="Address of the read API. Unit: HOST:PORT, [IPV6]:PORT."),
+    cfg.StrOpt("listen", default="127.0.0.1:8779", help="Address of the API. Unit: HOST:PORT, [IPV6]:PORT."),
     cfg.StrOpt(
         "auth",
         default="none",
         choices=[
-            ("none", "whoever reaches it may read; refused on an address that is not loopback"),
-            ("keystone", "a token of Keystone, checked as [keystone_authtoken] says"),
+            ("none", "whoever reaches it is an operator; refused on an address that is not loopback"),
+            (
+                "keystone",
+                "a token of Keystone, checked as [keystone_authtoken] says; docs/policy.md has what which role may do, "
+                "and [oslo_policy] policy_file changes it",
+            ),
         ],
-        help="Who may read. Unit: none.",
+        help="Who may ask. Unit: none.",
     ),
     cfg.IntOpt(
         "threads",
@@ -566,6 +570,35 @@ EXEC_SINK_OPTS: tuple[cfg.Opt, ...] = (
 _NETWORKS_UNIT = "Unit: comma-separated networks such as 10.20.0.0/16 or 2001:db8:1::/48."
 
 _SUBSCRIPTIONS_OPTS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "key_file",
+        sample_default="/etc/maintd/subscriptions.key",
+        help="Keys that encrypt subscriptions' secrets in the database, one a line: the first encrypts, all decrypt. "
+        "Make one with: maintd subscriptions key. Controllers that share a database share it. By default the "
+        "credential maintd-subscriptions of systemd, where there is one; without a key nobody can subscribe. "
+        "Unit: path of a file.",
+    ),
+    _seconds(
+        "overlap_s",
+        86400.0,
+        0.0,
+        30 * DAY,
+        "How long a secret signs beside the one that replaced it.",
+    ),
+    cfg.IntOpt(
+        "max_per_project",
+        default=10,
+        min=0,
+        max=1000,
+        help="How many subscriptions a project may have. Unit: a number.",
+    ),
+    cfg.IntOpt(
+        "max_operator",
+        default=100,
+        min=0,
+        max=1000,
+        help="How many subscriptions the operators may have together. Unit: a number.",
+    ),
     cfg.Opt(
         "allowed_networks",
         type=_NAMES,
@@ -599,6 +632,27 @@ _SUBSCRIPTIONS_OPTS: tuple[cfg.Opt, ...] = (
         "proxy that must refuse addresses inside; here only those written in URLs are judged. Percent-encode '@', ':' "
         "and '/' in the password and write '$' as '$$'. Unit: a URL, http.",
     ),
+    cfg.StrOpt(
+        "origin",
+        regex=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,252}$",
+        sample_default="maintd.cloud.example",
+        help="What maintd calls itself when it asks an endpoint whether it may send (WebHook-Request-Origin); a DNS "
+        "name, says the CloudEvents specification. Without it, the name of the installation. Unit: a name.",
+    ),
+    _seconds(
+        "give_up_after_s",
+        5 * DAY,
+        HOUR,
+        60 * DAY,
+        "An endpoint that fails for so long without a break is disabled.",
+    ),
+    _seconds(
+        "probe_every_s",
+        HOUR,
+        MINUTE,
+        7 * DAY,
+        "How often a disabled endpoint is sent a test event; it is active again when it takes one.",
+    ),
 )
 
 GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
@@ -619,7 +673,7 @@ GROUPS: dict[str, tuple[str, tuple[cfg.Opt, ...]]] = {
         "nova.conf.",
         _STALL_OPTS,
     ),
-    "api": ("The read API that the commands use.", _API_OPTS),
+    "api": ("The API that the commands, scripts and projects use.", _API_OPTS),
     "metrics": ("For Prometheus and for probes.", _METRICS_OPTS),
     "webhooks": ("Where events go.", _enabled("webhooks", "webhook")),
     "bus_sinks": ("Events as notifications on a message bus.", _enabled("bus sinks", "bus_sink")),

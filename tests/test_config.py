@@ -319,6 +319,30 @@ def test_keystones_group_is_handed_on(tmp_path: Path) -> None:
     assert () == found.warnings
 
 
+def test_a_policy_that_nobody_is_asked_for_is_a_warning(tmp_path: Path) -> None:
+    """[oslo_policy] does nothing with auth none, and says so; with keystone it is handed on."""
+    policy = "[oslo_policy]\npolicy_file = /etc/maintd/policy.yaml\n"
+    keystone = "[api]\nauth = keystone\n[keystone_authtoken]\nauth_url = http://k\n"
+
+    assert "[oslo_policy]: not used" in read(tmp_path, policy).warnings[0]
+    found = read(tmp_path, policy + keystone)
+    assert ((), {"policy_file": "/etc/maintd/policy.yaml"}) == (found.warnings, found.library["oslo_policy"])
+
+
+def test_the_key_for_subscriptions_may_be_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without key_file it is systemd's, where there is one and it is not the empty one of the unit; a file wins."""
+    credential = tmp_path / "maintd-subscriptions"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert read(tmp_path, "").subscriptions.key_file is None
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read(tmp_path, "").subscriptions.key_file is None
+    credential.write_text("\n")
+    assert read(tmp_path, "").subscriptions.key_file is None
+    credential.write_text("key\n")
+    assert credential == read(tmp_path, "").subscriptions.key_file
+    assert Path("/k") == read(tmp_path, "[subscriptions]\nkey_file = /k\n").subscriptions.key_file
+
+
 # Refusals: each a sentence with file, group, option and what to do.
 
 REFUSED = [

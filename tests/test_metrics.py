@@ -24,6 +24,7 @@ PROMISED = {
     "maintd_migrations_stalled": ("reason",),
     "maintd_migrations_stalled_noted": ("reason",),
     "maintd_deliveries_total": ("sink", "outcome"),
+    "maintd_subscriptions": ("state",),
     "maintd_delivery_oldest_pending_seconds": (),
     "maintd_api_calls_total": ("service", "outcome"),
     "maintd_bus_connected": ("bus",),

@@ -56,7 +56,9 @@ FIELDS: dict[str, str] = {
     "occupants": "what is on the host, or on its way to it",
     "planned": "the host had been closed before its heartbeat ended",
     "proof": "the answers on which the proof rests",
-    "reason": "of a service or drain: Nova's disabled reason; of a stall: the verdict",
+    "failing_since": "when its unbroken failure began",
+    "reason": "of a service or drain: Nova's disabled reason; of a stall: the verdict; of a subscription: `failing` or "
+    "`gone`",
     "removal": "an operator said that the host goes for good",
     "removed": "it ended because the compute service was deleted",
     "residue": "what may be left on the host, and was accepted",
@@ -66,6 +68,7 @@ FIELDS: dict[str, str] = {
     "servers_total": "servers on the host when the drain started; null while unknown",
     "since": "when it began",
     "source": "the host the server moves away from",
+    "subscription_id": "the subscription's id, or the name of the configured webhook",
     "status": "Nova's word for the migration; null where only the bus has told",
     "warnings": "what is worth knowing, but is no reason against",
 }
@@ -190,6 +193,7 @@ SAMPLES: dict[str, Any] = {
     "migration_uuid": "0b5b3a52-5c0e-4f3b-8a35-7c0f1f6a2d90",
     "occupants": (Note("incoming", "4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11", "it is being built here"),),
     "proof": (ProofRead("os-migrations", 1, _AT - 16, 0), ProofRead("servers", 1, _AT - 15.8, 0)),
+    "failing_since": _AT - 432000,
     "reason": "maintenance: new power supply",
     "removal": False,
     "removed": False,
@@ -198,6 +202,7 @@ SAMPLES: dict[str, Any] = {
     "server_id": "4f6b1f0c-8a4e-4b0e-9d0c-0a8f0f3a7c11",
     "since": _AT - 95,
     "source": "cmp-17",
+    "subscription_id": "5b8f1c1e9a0d4f7c8e2b6a3d7f9c0e14",
     "status": "completed",
     "warnings": (Note("failed_migration", "9c1d2e3f-0000-4000-8000-000000000001", "live-migration 4700 ended error"),),
 }
@@ -206,6 +211,7 @@ BECAUSE = {
     "host.emptied": Because("api"),
     "drain.stalled": Because("clock"),
     "migration.stalled": Because("clock"),
+    "subscription.disabled": Because("clock"),
 }
 EXAMPLES = ("host.emptied", "drain.stalled", "migration.stalled")
 
@@ -216,6 +222,8 @@ def sample(kind: type[events.Event]) -> dict[str, Any]:
     given = {f.name: SAMPLES[f.name] for f in dataclasses.fields(kind) if f.name in SAMPLES and f.name != "because"}
     if "stalled" in kind.TYPE and "migration" in kind.TYPE:
         given["reason"] = "frozen"
+    if kind is events.SubscriptionDisabled:
+        given["reason"] = "failing"
     event = kind(because=because, **given)
     return events.publish(event, id="01jh0000000000000000000000", installation="main", time=_AT, sequence=42).as_dict()
 

@@ -64,7 +64,10 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "http://127.0.0.1:8779", "description": "[api] listen"}],
         "security": [{}, {"keystone": []}],
-        "paths": {path: {m.lower(): drawn(op) for m, op in methods.items()} for path, methods in ROUTES.items()},
+        "paths": {
+            path: {m.lower(): drawn(route.operation) for m, route in methods.items()}
+            for path, methods in ROUTES.items()
+        },
         "components": {
             "schemas": {**{name: shape_schema(shape) for name, shape in SHAPES.items()}, **from_events()},
             "responses": {str(status): error(status, text) for status, text in ERRORS.items()},

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from maintd.cli import daemon, deliveries, doctor, events, fleet, listen, stalls, wait
+from maintd.cli import daemon, deliveries, doctor, events, fleet, listen, stalls, subscriptions, wait
 from maintd.cli.common import Exit, Parser, Usage
 from maintd.client import ApiError, Unreachable
 from maintd.errors import MaintdError
@@ -57,6 +57,7 @@ def parser() -> Parser:
     wait.add(commands)
     events.add(commands)
     deliveries.add(commands)
+    subscriptions.add(commands)
     listen.add(commands)
     doctor.add(commands)
     daemon.add_last(commands)

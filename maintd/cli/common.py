@@ -7,7 +7,7 @@ import os
 import re
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from maintd.client import DEFAULT_FILE, TIMEOUT_S, Client, find_url
 from maintd.errors import OperatorError
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Commands = Any
 """What `add_subparsers` returns; argparse keeps the type to itself."""
+
+
+PATIENT_S: Final = 30.0
+"""How long is waited for maintd while it waits for a receiver, which has ten seconds for each of a few requests."""
 
 
 class Exit(IntEnum):

@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -66,13 +66,7 @@ def do_events(args: argparse.Namespace) -> int:
     if args.after is not None or args.all:
         cursor = _print_from(api, args.after or cursor, asked, args.json)
     else:
-        # A filter may leave few of many: only walking tells which are the last.
-        if not any(asked.values()):
-            cursor = str(max(api.get("status")["last_sequence"] - args.limit, 0))
-        last: deque[dict[str, Any]] = deque(maxlen=args.limit)
-        for events, after in _pages(api, cursor, asked):
-            last.extend(events)
-            cursor = after
+        last, cursor = _last(api, args.limit, asked)
         for event in last:
             _print(event, args.json)
         if not last and not args.follow and not args.json:
@@ -80,6 +74,31 @@ def do_events(args: argparse.Namespace) -> int:
     if args.follow:
         _follow(client(args, WAIT_S + TIMEOUT_S), cursor, asked, args.json)
     return Exit.YES
+
+
+def _last(api: Client, limit: int, asked: Mapping[str, Any]) -> tuple[Sequence[dict[str, Any]], str]:
+    """The last events, and the cursor after them.
+
+    Only walking tells which they are: a filter may leave few of many, and numbers are missing where projects were told
+    things. Without a filter the walk begins a little before the end, and further back while that was too little. A
+    project is not told where its log ends, and walks it all.
+    """
+    end, back = 0, limit
+    if not any(asked.values()):
+        try:
+            end = api.get("status")["last_sequence"]
+        except ApiError as wrong:
+            if wrong.status != 403:
+                raise
+    while True:
+        start = max(end - back, 0)
+        last: deque[dict[str, Any]] = deque(maxlen=limit)
+        for events, after in _pages(api, str(start), asked):
+            last.extend(events)
+            cursor = after
+        if len(last) == limit or start == 0:
+            return last, cursor
+        back *= 8
 
 
 def _pages(api: Client, cursor: str, asked: Mapping[str, Any]) -> Iterator[tuple[list[dict[str, Any]], str]]:

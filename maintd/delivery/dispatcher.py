@@ -7,8 +7,11 @@ none.
 
 One thread runs one asyncio loop for all requests; the store is only touched from a few executor threads, so that a
 slow disk never stops an answer from being read, nor the other way round. Nobody delays anybody: each endpoint has a
-bounded number of requests in flight and is claimed for separately, and one that is full is not claimed for.
-Within an endpoint, what concerns one subject goes in event order, one at a time.
+bounded number of requests in flight, fewer where it fails or is slow (`breaker`), and one that is full is not claimed
+for. Within an endpoint, what concerns one subject goes in event order, one at a time.
+
+Endpoints are of two kinds: those of the configuration, which stay as they are, and subscriptions, which come and go
+while we run (`subscribers`): each turn first asks whether they have changed.
 
 Whoever commits events calls `wake`; then nothing waits for a poll. Without it (events committed by another
 controller) a look once a second finds them. Nothing here repeats a request by itself, judges an event or knows a URL.
@@ -23,20 +26,24 @@ import random
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
 from maintd.clock import Clock
+from maintd.delivery.breaker import YOUNG_S, Breaker, Limits, Request
 from maintd.delivery.outcome import Outcome, OutcomeKind
-from maintd.delivery.retry import GIVE_UP_AFTER_S, DeadLetter, RetryAt, next_attempt
-from maintd.delivery.routing import Routes
+from maintd.delivery.retry import GIVE_UP_AFTER_S, DeadLetter, RetryAt, expired, next_attempt
+from maintd.delivery.routing import Route, Routes
 from maintd.delivery.sinks import Endpoint, Message
-from maintd.errors import StoreUnavailable
-from maintd.store.deliveries import Attempt, Deliveries, Delivery, Finish
+from maintd.delivery.subscribers import GONE, Care, Disabled, Subscribers
+from maintd.errors import OperatorError, StoreUnavailable
+from maintd.store import Subscription
+from maintd.store.deliveries import Attempt, Deliveries, Delivery, Finish, RoutesOutdated
+from maintd.store.subscriptions import Subscriptions
 
 log = structlog.get_logger(__name__)
 
@@ -49,10 +56,20 @@ FAN_OUT_EVENTS: Final = 500
 HOUSEKEEPING_S: Final = 5.0
 ABANDON_EVERY_S: Final = 3600.0
 RECORD_AGAIN_S: Final = 0.5
+BUSY: Final = 32
+TOGETHER_S: Final = 0.01
+"""With so many requests in flight, the ends of so long are taken together: a look at the store costs milliseconds."""
 RESOLVER_THREADS: Final = 64
 """Name look-ups run in the loop's default executor, whose own default is a handful of threads: a few dead name
 servers would hold up everybody."""
 EVENT_PURGED: Final = "event_purged"
+EXPIRED: Final = "expired"
+"""Outcomes of deliveries that end without being sent."""
+SUBSCRIPTION: Final = "subscription"
+"""What all subscriptions are called in the metrics."""
+BY_HAND_AT_ONCE: Final = 4
+BY_HAND_S: Final = 25.0
+"""How long a verification or a test may take that somebody waits for: two requests, and the store."""
 
 T = TypeVar("T")
 
@@ -61,10 +78,14 @@ class Meters(Protocol):
     """What is counted. Called from the dispatcher's thread; must not block."""
 
     def attempted(self, sink: str, outcome: str, duration_s: float) -> None:
-        """An attempt ended and is recorded. `outcome`: delivered, retry or dead. `sink` is the endpoint's name."""
+        """An attempt ended and is recorded. `outcome`: delivered, retry or dead. `sink` is the endpoint's name, or
+        `subscription`."""
 
     def oldest_pending(self, seconds: float) -> None:
         """The age of the oldest delivery that is not finished; 0 when there is none."""
+
+    def subscriptions(self, counts: Mapping[str, int]) -> None:
+        """How many subscriptions there are, by state."""
 
 
 class NoMeters:
@@ -76,23 +97,28 @@ class NoMeters:
     def oldest_pending(self, seconds: float) -> None:
         pass
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much at once. `per_endpoint` requests of one endpoint, `in_all` of all of them."""
-
-    per_endpoint: int = 8
-    in_all: int = 256
+    def subscriptions(self, counts: Mapping[str, int]) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """An attempt that is over and not yet on record."""
+    """An attempt that is over and not yet on record; `outcome` None: nothing was sent."""
 
     delivery: Delivery
     outcome: Outcome | None
     finish: Finish
     lease_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What a look at the store found: subscriptions that have changed, and else what was claimed and until when, and
+    whether more events may wait to be fanned out."""
+
+    rows: Sequence[Subscription] | None = None
+    claimed: Sequence[tuple[Delivery, float]] = ()
+    again: bool = False
 
 
 def no_crash(point: str) -> None:
@@ -108,6 +134,8 @@ class Dispatcher:
         endpoints: Sequence[Endpoint],
         clock: Clock,
         *,
+        subscriptions: Subscriptions | None = None,
+        care: Care | None = None,
         meters: Meters | None = None,
         limits: Limits | None = None,
         lease_s: float = LEASE_S,
@@ -116,13 +144,22 @@ class Dispatcher:
         crash: Callable[[str], None] = no_crash,
         on_disabled: Callable[[str, str, float], None] = lambda endpoint, reason, failing_since: None,
     ) -> None:
-        """`on_disabled(endpoint, reason, failing_since)` is told of an endpoint that asked for no more, on the loop."""
+        """`endpoints` are the configuration's; `subscriptions` come and go, looked after with `care`.
+
+        `on_disabled(endpoint, reason, failing_since)` is told, on the loop, of a configured endpoint that asked for no
+        more.
+        """
         self._deliveries = deliveries
-        self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
-        self._routes = Routes({endpoint.name: endpoint.event_types for endpoint in endpoints})
+        self._fixed = {endpoint.name: endpoint for endpoint in endpoints}
+        self._fixed_routes = [Route(endpoint.name, endpoint.event_types, configured=True) for endpoint in endpoints]
+        self._fixed_disabled: Sequence[Disabled] = ()
+        self._endpoints = dict(self._fixed)
+        self._routes = Routes(self._fixed_routes)
+        self._refused: frozenset[str] = frozenset()
         self._clock = clock
         self._meters: Meters = meters or NoMeters()
         self._limits = limits or Limits()
+        self._breaker = Breaker(self._limits)
         self._lease_s = lease_s
         self._poll_s = poll_s
         self._jitter = jitter
@@ -131,8 +168,8 @@ class Dispatcher:
 
         self._name = f"{socket.gethostname()[:48]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._claims = 0
-        self._in_flight: dict[int, str] = {}  # delivery id -> endpoint
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[int, tuple[Request, asyncio.Task[None]]] = {}  # by delivery id
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._ended: list[_Ended] = []
         self._failing: set[str] = set()
         self._store_down = False
@@ -143,6 +180,15 @@ class Dispatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._wakeup = asyncio.Event()
+        self._subscribers = Subscribers(
+            subscriptions,
+            deliveries,
+            clock,
+            care or Care(),
+            connections=self._limits.per_endpoint,
+            wake=self._wakeup.set,
+        )
+        self._by_hand = threading.BoundedSemaphore(BY_HAND_AT_ONCE)
         self._recordable = asyncio.Event()
         self._stopping = False
         self._stop_timeout_s = 0.0
@@ -167,6 +213,49 @@ class Dispatcher:
     def wake(self) -> None:
         """Events were committed, or something was redelivered: look now. From any thread, at any time, never waits."""
         self._call(self._wakeup.set)
+
+    def disabled(self) -> Sequence[Disabled]:
+        """The endpoints that are given up at present."""
+        return [*self._fixed_disabled, *self._subscribers.disabled()]
+
+    def verify_now(self, subscription_id: str) -> Attempt:
+        """Verify a subscription's endpoint, and wait for what came of it; a success is in the row then.
+
+        `outcome` is `verified`, `not_echoed`, or that of an attempt which failed. Raises OperatorError where it cannot
+        be done now, and StoreUnavailable.
+        """
+        return self._wait_for(subscription_id, verify=True)
+
+    def test_now(self, subscription_id: str) -> Attempt:
+        """Send a signed test event to a subscription's endpoint, and wait for what came of it.
+
+        A disabled one that takes it is active again. Raises OperatorError where it cannot be done now (it is not
+        verified), and StoreUnavailable.
+        """
+        return self._wait_for(subscription_id, verify=False)
+
+    def _wait_for(self, subscription_id: str, *, verify: bool) -> Attempt:
+        if self._loop is None or self._stopping:
+            raise OperatorError("maintd is stopping, or does not deliver yet; try again in a minute.")
+        if not self._by_hand.acquire(blocking=False):
+            raise OperatorError(f"{BY_HAND_AT_ONCE} verifications or tests are under way; try again in some seconds.")
+        began = self._clock.now()
+        waited = asyncio.run_coroutine_threadsafe(self._checked(subscription_id, verify), self._loop)
+        try:
+            return waited.result(BY_HAND_S)
+        except TimeoutError:
+            waited.cancel()
+            return Attempt(began, BY_HAND_S, None, OutcomeKind.TIMED_OUT.value, f"no end within {BY_HAND_S:g} s")
+        except CancelledError:
+            raise OperatorError("maintd is stopping; try again in a minute.") from None
+        finally:
+            self._by_hand.release()
+
+    async def _checked(self, subscription_id: str, verify: bool) -> Attempt:
+        task = asyncio.current_task()
+        if task is not None:
+            self._keep(task)
+        return await self._subscribers.by_hand(subscription_id, verify, self._in_store)
 
     def stop(self, timeout_s: float) -> bool:
         """End: claim no more, let what is in flight finish for `timeout_s`, leave the rest to its lease.
@@ -209,7 +298,7 @@ class Dispatcher:
             loop.close()
 
     async def _main(self) -> None:
-        for endpoint in self._endpoints.values():
+        for endpoint in self._fixed.values():
             await endpoint.sink.open()
         recorder = asyncio.create_task(self._record_for_ever())
         try:
@@ -219,13 +308,16 @@ class Dispatcher:
                 pause_s = await self._turn()
                 if pause_s > 0 and not self._stopping:
                     await self._wait(self._wakeup, pause_s)
+                if len(self._in_flight) >= BUSY:
+                    await asyncio.sleep(TOGETHER_S)
             await self._wind_down()
         finally:
             recorder.cancel()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(recorder, *self._tasks, return_exceptions=True)
-            for endpoint in self._endpoints.values():
+            await self._subscribers.close()
+            for endpoint in self._fixed.values():
                 await endpoint.sink.close()
 
     async def _turn(self) -> float:
@@ -233,15 +325,22 @@ class Dispatcher:
         self._claims += 1
         owner = f"{self._name}:{self._claims}"
         try:
-            claimed, again = await self._in_store(
-                self._fan_out_and_claim, owner, self._room(), self._limits.in_all - len(self._in_flight)
+            looked = await self._in_store(
+                self._look,
+                asyncio.get_running_loop().time(),
+                owner,
+                *self._room(),
             )
-            if claimed:
+            if looked.rows is not None:
+                await self._take(looked.rows)
+                return 0.0
+            if looked.claimed:
                 self._crash("after_claim")
-            for delivery, lease_until in claimed:
+            for delivery, lease_until in looked.claimed:
                 self._spawn(delivery, owner, lease_until)
+            self._subscribers.begin_checks(self._in_store)
             await self._keep_house()
-            pause_s = 0.0 if again else await self._in_store(self._pause_s)
+            pause_s = 0.0 if looked.again else self._shortened(await self._in_store(self._pause_s))
             self._store_is(up=True)
         except StoreUnavailable as error:
             self._store_is(up=False, why=str(error))
@@ -251,12 +350,34 @@ class Dispatcher:
             return self._poll_s
         return pause_s
 
-    def _room(self) -> dict[str, int]:
-        """How many more each endpoint may have in flight; the full ones are left out."""
-        used = dict.fromkeys(self._endpoints, 0)
-        for endpoint in self._in_flight.values():
-            used[endpoint] += 1
-        return {name: self._limits.per_endpoint - n for name, n in used.items() if n < self._limits.per_endpoint}
+    def _room(self) -> tuple[dict[str, int], int]:
+        """How many more each endpoint may have in flight (the full ones are left out), and all together."""
+        time = asyncio.get_running_loop().time()
+        requests = [request for request, _ in self._in_flight.values()]
+        return self._breaker.room(self._endpoints, requests, time), self._breaker.free(requests, time)
+
+    async def _take(self, rows: Sequence[Subscription]) -> None:
+        """Send to the subscriptions that there are now."""
+        unused, some_gone = await self._subscribers.take(rows)
+        for endpoint in unused:
+            self._breaker.forget(endpoint.name)
+            self._failing.discard(endpoint.name)
+            self._keep(asyncio.get_running_loop().create_task(self._retire(endpoint)))
+        self._endpoints = self._fixed | self._subscribers.endpoints
+        self._routes = Routes([*self._fixed_routes, *self._subscribers.routes()])
+        self._refused = self._subscribers.refused()
+        self._meters.subscriptions(self._subscribers.counts())
+        if some_gone:
+            await self._in_store(self._deliveries.abandon_deleted, self._clock.now())
+
+    async def _retire(self, endpoint: Endpoint) -> None:
+        """Close an endpoint when its last request has ended."""
+        under_way = [task for request, task in self._in_flight.values() if request.endpoint == endpoint.name]
+        try:
+            if under_way:
+                await asyncio.wait(under_way)
+        finally:
+            await endpoint.sink.close()
 
     async def _wind_down(self) -> None:
         """Let requests in flight end and be recorded, for the time `stop` gave."""
@@ -272,12 +393,18 @@ class Dispatcher:
 
     # -- stages
 
-    def _fan_out_and_claim(
-        self, owner: str, room: dict[str, int], limit: int
-    ) -> tuple[list[tuple[Delivery, float]], bool]:
-        """What was claimed and until when, and whether more events wait to be fanned out. In a store thread."""
+    def _look(self, time: float, owner: str, room: dict[str, int], limit: int) -> _Looked:
+        """Fan out, and claim; or only read the subscriptions, where they have changed. In a store thread."""
+        rows = self._subscribers.read(time)
+        if rows is not None:
+            return _Looked(rows)
         now = self._clock.now()
-        taken = self._deliveries.fan_out(self._routes, now, FAN_OUT_EVENTS)
+        try:
+            taken = self._deliveries.fan_out(
+                self._routes, now, FAN_OUT_EVENTS, self._refused, self._subscribers.version
+            )
+        except RoutesOutdated:
+            return _Looked(self._subscribers.read(time, soon=False), again=True)
         alike: dict[float, dict[str, int]] = {}
         for name, places in room.items():
             alike.setdefault(self._lease_s + self._endpoints[name].overtime_s, {})[name] = places
@@ -285,15 +412,26 @@ class Dispatcher:
         for lease_s, places_of in sorted(alike.items()):
             found = self._deliveries.claim(owner, now, lease_s, limit - len(claimed), room=places_of)
             claimed += [(delivery, now + lease_s) for delivery in found]
-        return claimed, taken == FAN_OUT_EVENTS
+        return _Looked(None, claimed, again=taken > 0)
 
-    async def _deliver(self, delivery: Delivery, owner: str, lease_until: float) -> None:
+    async def _deliver(self, endpoint: Endpoint, delivery: Delivery, owner: str, lease_until: float) -> None:
         """Sign, send, decide, and hand over to be recorded. Whatever goes wrong in here leaves it to its lease."""
         try:
             at, began = self._clock.now(), self._clock.monotonic()
-            outcome = await self._send(self._endpoints[delivery.endpoint], delivery, at) if delivery.body else None
-            self._crash("after_post")
-            finish = self._decide(delivery, owner, outcome, at, self._clock.monotonic() - began)
+            outcome = None
+            finish = _unsent(delivery, owner, at)
+            if finish is None:
+                outcome = await self._send(endpoint, delivery, at)
+                self._crash("after_post")
+                took_s = self._clock.monotonic() - began
+                self._breaker.ended(
+                    endpoint.name,
+                    delivered=outcome.delivered,
+                    answered=outcome.status is not None,
+                    took_s=took_s,
+                    now=asyncio.get_running_loop().time(),
+                )
+                finish = self._decide(delivery, owner, outcome, at, took_s)
             self._crash("before_record")
         except Exception:
             log.exception("delivery_left_to_its_lease", endpoint=delivery.endpoint, event_id=delivery.event_id)
@@ -315,11 +453,8 @@ class Dispatcher:
             log.exception("sink_failed", endpoint=endpoint.name)
             return Outcome(OutcomeKind.BROKEN, detail=f"maintd failed: {type(error).__name__}")
 
-    def _decide(self, delivery: Delivery, owner: str, outcome: Outcome | None, at: float, duration_s: float) -> Finish:
-        """What follows from an outcome. None stands for an event that was purged before it could be sent."""
-        if outcome is None:
-            gone = Attempt(at, duration_s, None, EVENT_PURGED, "the event was purged before it could be delivered")
-            return Finish(delivery.id, owner, gone, "dead")
+    def _decide(self, delivery: Delivery, owner: str, outcome: Outcome, at: float, duration_s: float) -> Finish:
+        """What follows from an outcome."""
         attempt = Attempt(at, duration_s, outcome.status, outcome.kind.value, outcome.detail)
         if outcome.delivered:
             return Finish(delivery.id, owner, attempt, "delivered")
@@ -360,12 +495,31 @@ class Dispatcher:
         """Which were recorded, and the first of each endpoint that was disabled by it. In a store thread."""
         recorded = self._deliveries.finish_many([ended.finish for ended in batch])
         disabled = []
-        for ended in batch:
-            if ended.outcome is not None and ended.outcome.disables:
-                name, reason = ended.delivery.endpoint, f"the endpoint answered {ended.outcome.status}"
-                if self._deliveries.disable(name, reason, ended.finish.attempt.ended_at):
+        for ended, kept in zip(batch, recorded, strict=True):
+            name, outcome, attempt = ended.delivery.endpoint, ended.outcome, ended.finish.attempt
+            if outcome is None:
+                continue
+            if name not in self._fixed:
+                if kept:
+                    self._note(name, outcome, attempt)
+            elif outcome.disables:
+                if self._deliveries.disable(name, f"the endpoint answered {outcome.status}", attempt.ended_at):
                     disabled.append(ended)
+        if disabled:
+            self._fixed_disabled = self._disabled_of_fixed()
         return recorded, disabled
+
+    def _note(self, endpoint: str, outcome: Outcome, attempt: Attempt) -> None:
+        """What an attempt says of a subscription's endpoint. In a store thread."""
+        try:
+            self._subscribers.ended(endpoint, outcome, attempt)
+        except (StoreUnavailable, OperatorError) as error:  # the next attempt says it again
+            log.warning("subscription_not_noted", endpoint=endpoint, why=str(error))
+
+    def _disabled_of_fixed(self) -> Sequence[Disabled]:
+        """The configured endpoints that are given up; by any controller. In a store thread."""
+        found = self._deliveries.disabled().items()
+        return [Disabled(name, since, GONE, since) for name, (since, _) in found if name in self._fixed]
 
     def _while_leased(self, batch: Sequence[_Ended]) -> list[_Ended]:
         """Those still worth recording; the others may be somebody else's by now, and are sent again."""
@@ -383,8 +537,13 @@ class Dispatcher:
     def _spawn(self, delivery: Delivery, owner: str, lease_until: float) -> None:
         if delivery.id in self._in_flight:
             return  # our own claim ran out under a request that still runs; the new lease covers it
-        self._in_flight[delivery.id] = delivery.endpoint
-        task = asyncio.get_running_loop().create_task(self._deliver(delivery, owner, lease_until))
+        endpoint = self._endpoints[delivery.endpoint]
+        task = asyncio.get_running_loop().create_task(self._deliver(endpoint, delivery, owner, lease_until))
+        self._in_flight[delivery.id] = (Request(delivery.endpoint, asyncio.get_running_loop().time()), task)
+        self._keep(task)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task until it ends, as the loop does not."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -399,7 +558,10 @@ class Dispatcher:
             log.warning("delivery_lease_lost", endpoint=name, event_id=ended.delivery.event_id)
             return
         word = {"delivered": "delivered", "pending": "retry", "dead": "dead"}[ended.finish.state]
-        self._meters.attempted(name, word, attempt.duration_s)
+        self._meters.attempted(name if name in self._fixed else SUBSCRIPTION, word, attempt.duration_s)
+        if ended.outcome is None:
+            log.info("delivery_unsent", endpoint=name, event_id=ended.delivery.event_id, outcome=attempt.outcome)
+            return
         log.debug("attempted", endpoint=name, event_id=ended.delivery.event_id, outcome=attempt.outcome)
         if word == "delivered":
             if name in self._failing:
@@ -442,22 +604,34 @@ class Dispatcher:
         left_s = self._poll_s if due_at is None else due_at - self._clock.now()
         return self._poll_s if left_s <= 0 else min(left_s, self._poll_s)
 
+    def _shortened(self, pause_s: float) -> float:
+        """A pause that ends when there is room again without a request's end, or when a check is due."""
+        time = asyncio.get_running_loop().time()
+        tried_at, checked_at = self._breaker.next_end_of_pause(time), self._subscribers.next_check_at()
+        left = [YOUNG_S / 4] if self._in_flight and not self._room()[1] else []
+        left += [] if tried_at is None else [tried_at - time]
+        left += [max(self._subscribers.read_again_at - time, 0.001)] if self._subscribers.put_off else []
+        left += [] if checked_at is None else [checked_at - self._clock.now()]
+        return min([pause_s, *(one for one in left if one > 0)])
+
     async def _keep_house(self) -> None:
-        """The chores: enable after a restart, mend, give up on endpoints that are configured no more, the gauge."""
+        """The chores: enable after a restart, mend, give up on endpoints that are no more, the gauge."""
         time = asyncio.get_running_loop().time()
         if time < self._next_housekeeping:
             return
         self._next_housekeeping = time + HOUSEKEEPING_S
         now = self._clock.now()
         if not self._asked_again:
-            for name in self._endpoints:
+            for name in self._fixed:
                 await self._in_store(self._deliveries.enable, name)
             self._asked_again = True
         if time >= self._next_abandon:
             self._next_abandon = time + ABANDON_EVERY_S
-            await self._in_store(self._deliveries.abandon, tuple(self._endpoints), now - GIVE_UP_AFTER_S, now)
+            await self._in_store(self._deliveries.abandon, tuple(self._fixed), now - GIVE_UP_AFTER_S, now)
+            await self._in_store(self._deliveries.abandon_deleted, now)
         if await self._in_store(self._deliveries.mend, now):
             self._wakeup.set()
+        self._fixed_disabled = await self._in_store(self._disabled_of_fixed)
         oldest = await self._in_store(self._deliveries.oldest_pending_at)
         self._meters.oldest_pending(0.0 if oldest is None else max(now - oldest, 0.0))
 
@@ -478,3 +652,15 @@ class Dispatcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await event.wait()
+
+
+def _unsent(delivery: Delivery, owner: str, at: float) -> Finish | None:
+    """The end of a delivery that must not be sent: its event was purged, or it is too old."""
+    old = expired(delivery.event_type, delivery.created_at, at)
+    if not delivery.body:
+        why = Attempt(at, 0.0, None, EVENT_PURGED, "the event was purged before it could be delivered")
+    elif old is not None:
+        why = Attempt(at, 0.0, None, EXPIRED, old.reason)
+    else:
+        return None
+    return Finish(delivery.id, owner, why, "dead")

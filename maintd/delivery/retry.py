@@ -4,12 +4,16 @@ The schedule is dense at its start, because an HA manager that restarts wants th
 end, because an operator who comes to work in the morning wants last night's events. Each delay is drawn uniformly
 between nothing and its full length ("full jitter"): a receiver that comes back is not met by everybody at once.
 
+What is told too late can do harm: whoever reads of a stalled migration acts on it, an hour after it went on. So each
+type of event has an age beyond which it is not sent at all.
+
 Pure. The random number comes in as an argument, as the time does; the same arguments give the same decision.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Final
 
 from maintd.delivery.outcome import Outcome
@@ -21,10 +25,26 @@ RETRY_AFTER_CAP_S: Final = 3600.0
 """A receiver may ask for patience, but not for more than this: an absurd header must not bury an event."""
 
 GIVE_UP_AFTER_S: Final = 86400.0
-"""A delivery this old is not tried again once an attempt fails.
+"""A delivery this old is not tried again once an attempt fails."""
 
-Without it the events queued behind a dead receiver's first one would each start the whole schedule anew, and be
-delivered weeks late. Each still gets one attempt of its own.
+HOUR_S: Final = 3600.0
+EXPIRES_AFTER_S: Final = (
+    # What is going on at this moment. An hour later it is over or has been said again, and the end of it is an event.
+    ("maintd.migration.started.*", HOUR_S),
+    ("maintd.migration.stalled.*", HOUR_S),
+    ("maintd.migration.resumed.*", HOUR_S),
+    ("maintd.drain.stalled.*", HOUR_S),
+    ("maintd.drain.resumed.*", HOUR_S),
+    ("maintd.server.moving.*", HOUR_S),
+    ("maintd.server.move_stalled.*", HOUR_S),
+    # What has changed and stays so: whoever comes to work in the morning wants last night's. After a day the log and
+    # the present state tell more than a pile of old events.
+    ("*", GIVE_UP_AFTER_S),
+)
+"""(glob over event types, how old a delivery of such an event may be and still be sent); the first that matches counts.
+
+Without an end the events queued behind a dead receiver's first one would be sent days late, one by one, each after its
+own whole schedule.
 """
 
 
@@ -40,6 +60,17 @@ class DeadLetter:
     """Stop trying. The delivery is kept, listed and can be redelivered by hand; `reason` is for people."""
 
     reason: str
+
+
+def expired(event_type: str, created_at: float, now: float) -> DeadLetter | None:
+    """Why a delivery is too old to be sent, or None where it is not.
+
+    `created_at` is when the delivery was made or last asked for by hand: what an operator has sent again is as new.
+    """
+    after_s = next(seconds for pattern, seconds in EXPIRES_AFTER_S if fnmatchcase(event_type, pattern))
+    if now - created_at < after_s:
+        return None
+    return DeadLetter(f"older than {after_s / HOUR_S:.0f} h, when an event of this type is of no use any more")
 
 
 def next_attempt(attempts: int, outcome: Outcome, now: float, created_at: float, jitter: float) -> RetryAt | DeadLetter:

@@ -42,11 +42,13 @@ def check_secret(secret: str) -> None:
 class Signer:
     """Signs for one endpoint. Its repr shows no secret."""
 
-    def __init__(self, secrets: Sequence[str]) -> None:
-        """`secrets`, the newest first; with none nothing is signed. Raises OperatorError for a malformed one."""
+    def __init__(self, secrets: Sequence[str], previous_until: float | None = None) -> None:
+        """`secrets`, the newest first, the older ones in use until `previous_until` (None: for ever); with none nothing
+        is signed. Raises OperatorError for a malformed one."""
         for secret in secrets:
             check_secret(secret)
         self._webhooks = tuple(Webhook(secret) for secret in secrets)
+        self._previous_until = previous_until
 
     def headers(self, event_id: str, at: float, body: str) -> dict[str, str]:
         """The headers for an attempt made `at` (epoch seconds); `body` is the text whose UTF-8 is sent.
@@ -56,6 +58,9 @@ class Signer:
         seconds = floor(at)
         moment = datetime.fromtimestamp(seconds, UTC)  # the library drops any other zone without converting
         headers = {"webhook-id": event_id, "webhook-timestamp": str(seconds)}
-        if self._webhooks:
-            headers["webhook-signature"] = " ".join(hook.sign(event_id, moment, body) for hook in self._webhooks)
+        hooks = self._webhooks
+        if self._previous_until is not None and at >= self._previous_until:
+            hooks = hooks[:1]
+        if hooks:
+            headers["webhook-signature"] = " ".join(hook.sign(event_id, moment, body) for hook in hooks)
         return headers

@@ -320,6 +320,18 @@ class BusHealed(_BusEvent):
     TYPE = "bus.healed"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionDisabled(Event):
+    """An endpoint is sent nothing any more: it has failed for long without a break (`failing`), or answered 410
+    (`gone`). `subscription_id` is the name of the webhook where it is a configured one."""
+
+    TYPE = "subscription.disabled"
+    SUBJECT = "subscription_id"
+    subscription_id: str
+    reason: str
+    failing_since: Instant | None = None
+
+
 def _catalogue(base: type[Event]) -> list[type[Event]]:
     found = [base] if "TYPE" in base.__dict__ else []
     for child in base.__subclasses__():
@@ -337,7 +349,7 @@ def instant_text(at: float) -> str:
 
 
 _WIRE_NAMES = {"pass_": "pass"}
-_INSTANTS = frozenset({"since", "at", "memory_since", "blind_from", "blind_to", "seen_at"})
+_INSTANTS = frozenset({"since", "at", "memory_since", "blind_from", "blind_to", "seen_at", "failing_since"})
 
 
 def wire(value: Any) -> Any:

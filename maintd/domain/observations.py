@@ -335,6 +335,18 @@ class ResidueCleared:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointDisabled:
+    """The way out has given an endpoint up. `endpoint` is the subscription's id, or the webhook's name; `reason`
+    failing or gone."""
+
+    seen_at: float
+    because: Because
+    endpoint: str
+    reason: str
+    failing_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TimerDue:
     """A timer of some value is due (see `Fleet.next_due`)."""
 
@@ -363,5 +375,6 @@ Observation = (
     | DrainRequested
     | OwnersListening
     | ResidueCleared
+    | EndpointDisabled
     | TimerDue
 )

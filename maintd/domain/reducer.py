@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from maintd.domain import emptiness
+from maintd.domain import emptiness, events
 from maintd.domain.buses import fold_bus, fold_compute_heard, fold_listen_due, fold_watching, heal, notice_silence
 from maintd.domain.copying import replace
 from maintd.domain.diff import diff
@@ -38,6 +38,7 @@ from maintd.domain.observations import (
     BusSeen,
     ComputeHeard,
     DrainRequested,
+    EndpointDisabled,
     HostHinted,
     MigrationSeen,
     MovesListed,
@@ -82,7 +83,9 @@ def reduce(fleet: Fleet, observation: Observation, ids: Callable[[], str]) -> Ou
     draft = Draft(fleet, ids, observation.because, observation.seen_at)
     _FOLDS[type(observation)](draft, observation)
     d = draft
-    if not (d.changed or d.touched or d.removed or d.forgotten or d.emptied or d.requested or d.everyone):
+    if not (
+        d.changed or d.touched or d.removed or d.forgotten or d.emptied or d.requested or d.before_events or d.everyone
+    ):
         return NOTHING_CHANGED
     notice_silence(draft)
     for key in to_judge(draft):
@@ -146,6 +149,14 @@ def _fold_timer(d: Draft, o: TimerDue) -> None:
         fold_listen_due(d, key)
 
 
+def _fold_endpoint_disabled(d: Draft, o: EndpointDisabled) -> None:
+    """Nothing of the fleet changes; but operators are to hear of it, and there is one who appends to their log."""
+    since = None if o.failing_since is None else events.Instant(o.failing_since)
+    d.before_events.append(
+        events.SubscriptionDisabled(because=d.because, subscription_id=o.endpoint, reason=o.reason, failing_since=since)
+    )
+
+
 _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     ServerSeen: fold_server,
     TaskFailed: fold_task_failed,
@@ -166,6 +177,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     DrainRequested: fold_drain_requested,
     OwnersListening: _fold_owners_listening,
     ResidueCleared: fold_residue_cleared,
+    EndpointDisabled: _fold_endpoint_disabled,
     TimerDue: _fold_timer,
 }
 

@@ -31,6 +31,7 @@ from maintd.store.fleet import Commit, FleetStore
 from maintd.store.leases import Fence, Leases
 from maintd.store.message_ids import MessageIds
 from maintd.store.notices import Notices
+from maintd.store.own_deliveries import OwnDeliveries, OwnDelivery
 from maintd.store.purge import Purge
 from maintd.store.quarantine import LIMIT_BYTES, Quarantine
 from maintd.store.reading import Reading
@@ -44,6 +45,7 @@ __all__ = [
     "Delivery",
     "EventRow",
     "Fence",
+    "OwnDelivery",
     "Quarantined",
     "Store",
     "Subscription",
@@ -72,6 +74,7 @@ class Store:
         self.events = Events(database)
         self.deliveries = Deliveries(database)
         self.notices = Notices(database)
+        self.own_deliveries = OwnDeliveries(database)
         self.subscriptions = Subscriptions(database, vault)
         self.reading = Reading(database, clock)
         self.quarantine = Quarantine(database)

@@ -13,12 +13,17 @@ locks (a Galera cluster does not share them):
   a claimed row is the lease's end, after which it is simply due again.
 - *Finish*: only while the row is still claimed by the one who asks.
 
+Endpoints come and go, and there may be a thousand. So nothing is asked per endpoint: what is due is one question for
+all endpoints whose turn it is, a claim and an end are a few statements for many rows, and one fan-out makes a bounded
+number of deliveries, however many want the same event.
+
 None of these transactions asks to be durable against a power cut: what one forgets is sent again, under the same id.
 It decides nothing about retries, sends nothing, and knows no URL or secret.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
@@ -46,6 +51,8 @@ from sqlalchemy import (
 
 from maintd.store.delivery_tables import deliveries, delivery_attempts, disabled_endpoints
 from maintd.store.engine import Database
+from maintd.store.subscription_tables import subscriptions
+from maintd.store.subscriptions import ENDPOINT_PREFIX, version_of
 from maintd.store.tables import events
 
 State = Literal["pending", "claimed", "delivered", "dead"]
@@ -53,6 +60,8 @@ OPEN: Final = ("pending", "claimed")
 FINISHED: Final = ("delivered", "dead")
 _CHUNK: Final = 500
 """Most values in one IN list; SQLite's old limit is 999 parameters a statement."""
+MADE_AT_ONCE: Final = 2000
+"""How many deliveries one fan-out makes, unless a single event has more: the fleet's writer waits for it."""
 
 T = TypeVar("T")
 _Line: TypeAlias = tuple[str, str]  # (endpoint, subject)
@@ -66,7 +75,7 @@ _B_LINE: Final = and_(_d.endpoint == bindparam("b_endpoint"), _d.subject == bind
 
 # Events without deliveries, oldest first.
 _NOT_FANNED_OUT: Final = (
-    select(_e.sequence, _e.id, _e.type, _e.subject)
+    select(_e.sequence, _e.id, _e.type, _e.subject, _e.project_id, _e.visible_at)
     .where(_e.fanned_out.is_(False))
     .order_by(_e.sequence)
     .limit(bindparam("b_limit", type_=Integer))
@@ -80,24 +89,53 @@ _MARK_FANNED_OUT: Final = (
 _MAKE: Final = insert(deliveries)
 _DISABLED: Final = select(disabled_endpoints.c.endpoint)
 
-# Is anybody unfinished in this line?
-_OPEN_IN_LINE: Final = select(_d.id).where(_B_LINE, _d.state.in_(OPEN)).limit(1)
+_BODY: Final = select(_e.body).where(_e.sequence == bindparam("b_sequence"))
+
+# In which of these endpoints' lines is anybody unfinished?
+_BUSY: Final = (
+    select(_d.endpoint)
+    .where(
+        _d.endpoint.in_(bindparam("b_endpoints", expanding=True)),
+        _d.subject == bindparam("b_subject"),
+        _d.state.in_(OPEN),
+    )
+    .distinct()
+)
 # Who of this line is due or in flight?
 _HEAD_OF_LINE: Final = select(_d.id).where(_B_LINE, _d.state.in_(OPEN), _d.due_at.is_not(None)).limit(1)
-# Who comes next in this line?
-_FIRST_IN_LINE: Final = select(_d.id).where(_B_LINE, _d.state == "pending").order_by(_d.sequence).limit(1)
+# Who comes next in this line, and from when on may it be seen?
+_FIRST_IN_LINE: Final = (
+    select(_d.id, _e.visible_at)
+    .select_from(deliveries.outerjoin(events, _e.id == _d.event_id))
+    .where(_B_LINE, _d.state == "pending")
+    .order_by(_d.sequence)
+    .limit(1)
+)
 _MAKE_DUE: Final = (
     update(deliveries)
     .where(_d.id == bindparam("b_id"), _d.state == "pending", _d.due_at.is_(None))
     .values(due_at=bindparam("b_now"))
 )
 
-_ENDPOINTS_DUE: Final = select(_d.endpoint).where(_d.due_at <= bindparam("b_now")).distinct()
-# What of an endpoint is due, longest first, and has nobody of its line in flight.
-_DUE: Final = (
-    select(_d.id, _d.subject, _d.state, _d.lease_owner)
+# Endpoints for which something is due, the longest due first.
+_ENDPOINTS_DUE: Final = (
+    select(_d.endpoint)
+    .where(_d.due_at <= bindparam("b_now"))
+    .group_by(_d.endpoint)
+    .order_by(func.min(_d.due_at), _d.endpoint)
+)
+# Of what is due at these endpoints and has nobody of its line in flight, each endpoint's longest due.
+_ranked = (
+    select(
+        _d.id,
+        _d.endpoint,
+        _d.subject,
+        _d.lease_owner,
+        _d.state,
+        func.row_number().over(partition_by=_d.endpoint, order_by=(_d.due_at, _d.sequence)).label("place"),
+    )
     .where(
-        _d.endpoint == bindparam("b_endpoint"),
+        _d.endpoint.in_(bindparam("b_endpoints", expanding=True)),
         _d.due_at <= bindparam("b_now"),
         ~select(_other.c.id)
         .where(
@@ -108,11 +146,26 @@ _DUE: Final = (
         )
         .exists(),
     )
-    .order_by(_d.due_at, _d.sequence)
-    .limit(bindparam("b_limit", type_=Integer))
+    .subquery()
 )
-# Claim one, if it still is as it was read.
-_CLAIM: Final = (
+_DUE: Final = (
+    select(_ranked.c.id, _ranked.c.endpoint, _ranked.c.subject, _ranked.c.state, _ranked.c.lease_owner)
+    .where(_ranked.c.place <= bindparam("b_most", type_=Integer))
+    .order_by(_ranked.c.place)
+)
+# Claim those that nobody has, as far as nobody has them now either.
+_CLAIM_FREE: Final = (
+    update(deliveries)
+    .where(
+        _d.id.in_(bindparam("b_ids", expanding=True)),
+        _d.state == "pending",
+        _d.due_at <= bindparam("b_now"),
+        _d.lease_owner.is_(None),
+    )
+    .values(state="claimed", lease_owner=bindparam("b_owner"), due_at=bindparam("b_until"))
+)
+# Claim one whose lease has run out, if it still is as it was read.
+_CLAIM_LEFT: Final = (
     update(deliveries)
     .where(
         _d.id == bindparam("b_id"),
@@ -120,7 +173,7 @@ _CLAIM: Final = (
         _d.due_at <= bindparam("b_now"),
         func.coalesce(_d.lease_owner, "") == bindparam("b_was"),
     )
-    .values(state="claimed", lease_owner=bindparam("b_owner"), due_at=bindparam("b_until"))
+    .values(lease_owner=bindparam("b_owner"), due_at=bindparam("b_until"), state="claimed")
 )
 _NEXT_DUE: Final = select(func.min(_d.due_at))
 
@@ -138,7 +191,7 @@ _FINISH: Final = (
     )
 )
 _RECORD: Final = insert(delivery_attempts)
-_LINE_OF: Final = select(_d.endpoint, _d.subject).where(_d.id == bindparam("b_id"))
+_LINES_OF: Final = select(_d.id, _d.endpoint, _d.subject).where(_d.id.in_(bindparam("b_ids", expanding=True)))
 
 # A delivery with its event's text.
 _SELECTED: Final[Select[Any]] = select(
@@ -155,7 +208,9 @@ _SELECTED: Final[Select[Any]] = select(
     _d.state,
     _d.first_failed_at,
 ).select_from(deliveries.outerjoin(events, _e.id == _d.event_id))
-_ONE: Final[Select[Any]] = _SELECTED.where(_d.id == bindparam("b_id"))
+_MINE: Final[Select[Any]] = _SELECTED.where(
+    _d.id.in_(bindparam("b_ids", expanding=True)), _d.state == "claimed", _d.lease_owner == bindparam("b_owner")
+)
 
 # Lines in which somebody waits and nobody is due or in flight.
 _waiting = select(_d.endpoint, _d.subject).where(_d.state == "pending", _d.due_at.is_(None)).distinct().subquery()
@@ -169,6 +224,20 @@ _HEADLESS: Final = select(_waiting.c.endpoint, _waiting.c.subject).where(
     )
     .exists()
 )
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that has no deliveries yet. `project_id` is None for an operators' event. `data()` reads its data: few
+    routes ask for it."""
+
+    sequence: int
+    id: str
+    type: str
+    subject: str
+    project_id: str | None
+    visible_at: float | None
+    data: Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +296,10 @@ class _Candidate(NamedTuple):
     lease_owner: str | None
 
 
+class RoutesOutdated(Exception):
+    """Subscriptions have changed since the routes were made; the transaction is undone."""
+
+
 class _LostRace(Exception):
     """Somebody else took these events meanwhile; the transaction is to be undone."""
 
@@ -239,16 +312,30 @@ class Deliveries:
 
     # -- making
 
-    def fan_out(self, route: Callable[[str], Sequence[str]], now: float, limit: int = 500) -> int:
-        """Make deliveries of events that have none yet; how many events were taken.
+    def fan_out(
+        self,
+        route: Callable[[NewEvent], Sequence[str]],
+        now: float,
+        limit: int = 500,
+        refused: Collection[str] = (),
+        subscribed: tuple[int, int] | None = None,
+    ) -> int:
+        """Make deliveries of events that have none yet; how many events were taken, at most `limit` and no more than
+        make some `MADE_AT_ONCE` deliveries.
 
-        `route(event_type)` names the endpoints. Events are taken oldest first. For an endpoint that asked to be left
-        alone the delivery is made dead at once: it is listed, and can be redelivered.
+        `route(event)` names the endpoints. Events are taken oldest first, and due when they may be seen. For an
+        endpoint that asked to be left alone, or is among the `refused`, the delivery is made dead at once: it is
+        listed, and can be redelivered.
+
+        `subscribed` is the version of the subscriptions that `route` knows. Raises RoutesOutdated, with nothing taken,
+        where there is another by now: whoever has subscribed gets every event that is committed after that.
         """
         if self._database.read(lambda connection: connection.execute(_NOT_FANNED_OUT, {"b_limit": 1}).first()) is None:
             return 0
         try:
-            taken, behind = self._database.write(lambda connection: _fan_out(connection, route, now, limit))
+            taken, behind = self._database.write(
+                lambda connection: _fan_out(connection, route, now, limit, refused, subscribed)
+            )
         except _LostRace:
             return 0
         self._look_again(behind, now)
@@ -295,11 +382,7 @@ class Deliveries:
     def finish_many(self, finishes: Sequence[Finish]) -> list[bool]:
         """`finish` for several in one transaction, in the order given."""
 
-        def work(connection: Connection) -> tuple[list[bool], set[_Line]]:
-            emptied: set[_Line] = set()
-            return [_finish(connection, finish, emptied) for finish in finishes], emptied
-
-        held, emptied = self._database.write(work)
+        held, emptied = self._database.write(lambda connection: _finish(connection, finishes))
         self._look_again(emptied, max((finish.attempt.ended_at for finish in finishes), default=0.0))
         return held
 
@@ -364,15 +447,42 @@ class Deliveries:
         rows = self._database.read(lambda connection: connection.execute(statement).all())
         return {row.endpoint: (row.disabled_at, row.reason) for row in rows}
 
+    def give_up(self, endpoint: str, reason: str, now: float) -> int:
+        """Give up what waits for an endpoint that was disabled; how many."""
+        this = deliveries.c.endpoint == endpoint
+        return self._database.write(lambda connection: _give_up(connection, this, "endpoint_disabled", reason, now))
+
     def abandon(self, endpoints: Collection[str], created_before: float, now: float) -> int:
-        """Give up what waits for endpoints other than these (no longer configured) and is older; how many."""
+        """Give up what waits for configured endpoints other than these (no longer configured) and is older; how many.
+
+        Subscriptions' are not touched: which there are, only their table says (see `abandon_deleted`).
+        """
         d = deliveries.c
-        strangers = and_(d.endpoint.not_in(tuple(endpoints)), d.created_at < created_before)
+        strangers = and_(
+            d.endpoint.not_in(tuple(endpoints)),
+            d.endpoint.not_like(f"{ENDPOINT_PREFIX}%"),
+            d.created_at < created_before,
+        )
 
         def work(connection: Connection) -> int:
             return _give_up(connection, strangers, "not_configured", "no webhook of this name is configured", now)
 
         return self._database.write(work)
+
+    def abandon_deleted(self, now: float) -> int:
+        """Give up what waits for subscriptions that are no more; how many.
+
+        The database itself compares, in one statement, so that no subscription is missed that was made meanwhile.
+        """
+        s = subscriptions.c
+        mine = select(s.id).where(s.id == func.substr(deliveries.c.endpoint, len(ENDPOINT_PREFIX) + 1))
+        gone = and_(deliveries.c.endpoint.like(f"{ENDPOINT_PREFIX}%"), ~mine.exists())
+        any_left = select(deliveries.c.id).where(deliveries.c.state == "pending", gone).limit(1)
+        if self._database.read(lambda connection: connection.execute(any_left).first()) is None:
+            return 0
+        return self._database.write(
+            lambda connection: _give_up(connection, gone, "deleted", "the subscription was deleted", now)
+        )
 
     # -- asking
 
@@ -404,6 +514,20 @@ class Deliveries:
             select(a.at, a.duration_s, a.status, a.outcome, a.detail).where(a.delivery_id == delivery_id).order_by(a.id)
         )
         return self._database.read(lambda connection: [Attempt(*row) for row in connection.execute(statement)])
+
+    def last_attempts(self, delivery_ids: Sequence[int]) -> Mapping[int, Attempt]:
+        """The last recorded attempt of each of these deliveries that has one."""
+        a = delivery_attempts.c
+
+        def work(connection: Connection) -> Mapping[int, Attempt]:
+            found: dict[int, Attempt] = {}
+            for ids in _chunks(delivery_ids):
+                last = select(func.max(a.id)).where(a.delivery_id.in_(ids)).group_by(a.delivery_id)
+                rows = select(a.delivery_id, a.at, a.duration_s, a.status, a.outcome, a.detail).where(a.id.in_(last))
+                found |= {row[0]: Attempt(*row[1:]) for row in connection.execute(rows)}
+            return found
+
+        return self._database.read(work)
 
     def redeliver(
         self,
@@ -453,6 +577,12 @@ class Deliveries:
 
         return self._database.write(work)
 
+    def delivered_since(self, endpoint: str, since: float) -> bool:
+        """Whether an endpoint has taken anything after this moment."""
+        d = deliveries.c
+        statement = select(d.id).where(d.endpoint == endpoint, d.state == "delivered", d.finished_at > since).limit(1)
+        return self._database.read(lambda connection: connection.execute(statement).first()) is not None
+
     def oldest_pending_at(self) -> float | None:
         """When the oldest delivery that is not finished was made, or None."""
         statement = select(func.min(deliveries.c.created_at)).where(deliveries.c.state.in_(OPEN))
@@ -490,54 +620,94 @@ class Deliveries:
 
 
 def _fan_out(
-    connection: Connection, route: Callable[[str], Sequence[str]], now: float, limit: int
+    connection: Connection,
+    route: Callable[[NewEvent], Sequence[str]],
+    now: float,
+    limit: int,
+    refused: Collection[str],
+    subscribed: tuple[int, int] | None,
 ) -> tuple[int, set[_Line]]:
     """How many events were taken, and the lines in which something now waits behind an earlier delivery."""
-    batch = connection.execute(_NOT_FANNED_OUT, {"b_limit": limit}).all()
+    if subscribed is not None and version_of(connection) != subscribed:
+        raise RoutesOutdated
+    batch: list[tuple[NewEvent, Sequence[str]]] = []
+    made_for = 0
+    for row in connection.execute(_NOT_FANNED_OUT, {"b_limit": limit}).all():
+        event = _new_event(connection, row)
+        endpoints = route(event)
+        if batch and made_for + len(endpoints) > MADE_AT_ONCE:
+            break
+        batch.append((event, endpoints))
+        made_for += len(endpoints)
     if not batch:
         return 0, set()
     marked = 0
-    for chunk in _chunks([row.sequence for row in batch]):
+    for chunk in _chunks([event.sequence for event, _ in batch]):
         marked += _rows(connection.execute(_MARK_FANNED_OUT, {"b_sequences": chunk}))
     if marked != len(batch):
         raise _LostRace  # another controller was first; what it left comes in the next round
-    disabled = set(connection.execute(_DISABLED).scalars())
-    made: list[dict[str, Any]] = []
-    occupied: set[_Line] = set()
+    refused = {*refused, *connection.execute(_DISABLED).scalars()}
+    busy = _busy(connection, batch, refused)
+    begun: set[_Line] = set()
     behind: set[_Line] = set()
-    for event in batch:
-        subject = event.subject or ""
-        for endpoint in route(event.type):
-            line = (endpoint, subject)
-            if endpoint not in disabled and line not in occupied:
-                at_head = connection.execute(_OPEN_IN_LINE, _line(*line)).first() is None
-                occupied.add(line)
-                if not at_head:
-                    behind.add(line)
+    made: list[dict[str, Any]] = []
+    unsent: dict[str, list[str]] = {}
+    for event, endpoints in batch:
+        for endpoint in endpoints:
+            line = (endpoint, event.subject)
+            dead = endpoint in refused
+            at_head = not dead and line not in busy and line not in begun
+            if dead:
+                unsent.setdefault(endpoint, []).append(event.id)
+            elif line in busy:
+                behind.add(line)
             else:
-                at_head = False
+                begun.add(line)
             made.append(
                 {
                     "endpoint": endpoint,
                     "event_id": event.id,
                     "event_type": event.type,
-                    "subject": subject,
+                    "subject": event.subject,
                     "sequence": event.sequence,
-                    "state": "dead" if endpoint in disabled else "pending",
-                    "due_at": now if at_head else None,
+                    "state": "dead" if dead else "pending",
+                    "due_at": max(now, event.visible_at or 0.0) if at_head else None,
                     "attempts": 0,
                     "created_at": now,
-                    "finished_at": now if endpoint in disabled else None,
+                    "finished_at": now if dead else None,
                 }
             )
     if made:
         connection.execute(_MAKE, made)
-    for endpoint in disabled:
-        refused = [one["event_id"] for one in made if one["endpoint"] == endpoint]
-        for ids in _chunks(refused):
+    for endpoint, event_ids in unsent.items():
+        for ids in _chunks(event_ids):
             these = and_(deliveries.c.endpoint == endpoint, deliveries.c.event_id.in_(ids))
-            _explain(connection, these, "endpoint_disabled", "the endpoint asked for no more deliveries", now)
+            _explain(connection, these, "endpoint_disabled", "the endpoint is disabled: nothing is sent to it", now)
     return len(batch), behind
+
+
+def _new_event(connection: Connection, row: Any) -> NewEvent:
+    def data() -> Mapping[str, Any]:
+        body = connection.execute(_BODY, {"b_sequence": row.sequence}).scalar()
+        read: Mapping[str, Any] = json.loads(body or "{}").get("data") or {}
+        return read
+
+    return NewEvent(row.sequence, row.id, row.type, row.subject or "", row.project_id, row.visible_at, data)
+
+
+def _busy(
+    connection: Connection, batch: Sequence[tuple[NewEvent, Sequence[str]]], refused: Collection[str]
+) -> set[_Line]:
+    """Of the lines that this batch adds to, those in which somebody is unfinished."""
+    asked: dict[str, set[str]] = {}
+    for event, endpoints in batch:
+        asked.setdefault(event.subject, set()).update(name for name in endpoints if name not in refused)
+    found: set[_Line] = set()
+    for subject, names in asked.items():
+        for chunk in _chunks(sorted(names)):
+            rows = connection.execute(_BUSY, {"b_endpoints": chunk, "b_subject": subject}).scalars()
+            found |= {(endpoint, subject) for endpoint in rows}
+    return found
 
 
 def _give_up(connection: Connection, which: ColumnElement[bool], outcome: str, detail: str, now: float) -> int:
@@ -573,43 +743,65 @@ def _due(
     room: Mapping[str, int] | None,
 ) -> list[_Candidate]:
     """What to claim now, the endpoints taking turns."""
-    waiting = connection.execute(_ENDPOINTS_DUE, {"b_now": now}).scalars()
-    queues: list[list[_Candidate]] = []
-    for endpoint in sorted(set(waiting) - set(skip_endpoints)):
-        most = limit if room is None else min(limit, room.get(endpoint, 0))
-        if most <= 0:
+    asked: list[str] = []
+    most = 0
+    for endpoint in connection.execute(_ENDPOINTS_DUE, {"b_now": now}).scalars():
+        has_room = limit if room is None else min(limit, room.get(endpoint, 0))
+        if endpoint in skip_endpoints or has_room <= 0:
             continue
-        seen: set[str] = set()
-        queue: list[_Candidate] = []
-        for row in connection.execute(_DUE, {"b_endpoint": endpoint, "b_now": now, "b_limit": most}):
-            if row.subject not in seen:  # two heads in one line: only the first this time
-                seen.add(row.subject)
+        asked.append(endpoint)
+        most = max(most, has_room)
+        if len(asked) == limit:
+            break  # each gets one before any gets another: there is nothing for the rest
+    queues: dict[str, list[_Candidate]] = {endpoint: [] for endpoint in asked}
+    lines: set[_Line] = set()
+    for chunk in _chunks(asked):
+        for row in connection.execute(_DUE, {"b_endpoints": chunk, "b_now": now, "b_most": most}):
+            line, queue = (row.endpoint, row.subject), queues[row.endpoint]
+            # Two heads in one line: only the first this time.
+            if line not in lines and (room is None or len(queue) < room[row.endpoint]):
+                lines.add(line)
                 queue.append(_Candidate(row.id, row.state, row.lease_owner))
-        queues.append(queue)
-    turns = (queue[turn] for turn in range(max(map(len, queues), default=0)) for queue in queues if turn < len(queue))
+    longest = max(map(len, queues.values()), default=0)
+    turns = (queue[turn] for turn in range(longest) for queue in queues.values() if turn < len(queue))
     return [row for _, row in zip(range(limit), turns, strict=False)]
 
 
 def _claim(
     connection: Connection, candidates: Sequence[_Candidate], owner: str, now: float, lease_s: float
 ) -> list[Delivery]:
-    claimed: list[Delivery] = []
+    """Those of the candidates that still were as they were read; they are known by the owner, whom no one else uses."""
+    claim = {"b_now": now, "b_owner": owner, "b_until": now + lease_s}
+    for ids in _chunks([row.id for row in candidates if row.state == "pending"]):
+        connection.execute(_CLAIM_FREE, claim | {"b_ids": ids})
     for row in candidates:
-        values = {
-            "b_id": row.id,
-            "b_state": row.state,
-            "b_was": row.lease_owner or "",
-            "b_now": now,
-            "b_owner": owner,
-            "b_until": now + lease_s,
-        }
-        if _rows(connection.execute(_CLAIM, values)) == 1:
-            claimed.append(_delivery(connection.execute(_ONE, {"b_id": row.id}).one()))
-    return claimed
+        if row.state != "pending":
+            connection.execute(
+                _CLAIM_LEFT, claim | {"b_id": row.id, "b_state": row.state, "b_was": row.lease_owner or ""}
+            )
+    mine: dict[int, Delivery] = {}
+    for ids in _chunks([row.id for row in candidates]):
+        mine |= {row.id: _delivery(row) for row in connection.execute(_MINE, {"b_ids": ids, "b_owner": owner})}
+    return [mine[row.id] for row in candidates if row.id in mine]
 
 
-def _finish(connection: Connection, finish: Finish, emptied: set[_Line]) -> bool:
-    """Whether the claim was still held; a line in which nobody comes next is added to `emptied`."""
+def _finish(connection: Connection, finishes: Sequence[Finish]) -> tuple[list[bool], set[_Line]]:
+    """Which claims were still held, and the lines in which nobody comes next."""
+    held = [_end(connection, finish) for finish in finishes]
+    recorded = [finish for finish, mine in zip(finishes, held, strict=True) if mine]
+    if recorded:
+        connection.execute(_RECORD, [_attempt_row(finish) for finish in recorded])
+    over = {finish.delivery_id: finish.attempt.ended_at for finish in recorded if finish.state != "pending"}
+    lines: dict[_Line, float] = {}
+    for ids in _chunks(list(over)):
+        for row in connection.execute(_LINES_OF, {"b_ids": ids}):
+            line = (row.endpoint, row.subject)
+            lines[line] = max(over[row.id], lines.get(line, 0.0))
+    return held, {line for line, now in lines.items() if not _call_up(connection, *line, now)}
+
+
+def _end(connection: Connection, finish: Finish) -> bool:
+    """Whether the claim was still held; then it is over."""
     attempt, again = finish.attempt, finish.state == "pending"
     due_at = attempt.ended_at if finish.due_at is None else finish.due_at
     values = {
@@ -620,31 +812,26 @@ def _finish(connection: Connection, finish: Finish, emptied: set[_Line]) -> bool
         "b_finished_at": None if again else attempt.ended_at,
         "b_failed_at": None if finish.state == "delivered" else attempt.at,
     }
-    if _rows(connection.execute(_FINISH, values)) == 0:
-        return False
-    connection.execute(
-        _RECORD,
-        {
-            "delivery_id": finish.delivery_id,
-            "at": attempt.at,
-            "duration_s": attempt.duration_s,
-            "status": attempt.status,
-            "outcome": attempt.outcome,
-            "detail": attempt.detail,
-        },
-    )
-    if not again:
-        line = connection.execute(_LINE_OF, {"b_id": finish.delivery_id}).one()
-        if not _call_up(connection, line.endpoint, line.subject, attempt.ended_at):
-            emptied.add((line.endpoint, line.subject))
-    return True
+    return _rows(connection.execute(_FINISH, values)) > 0
+
+
+def _attempt_row(finish: Finish) -> dict[str, Any]:
+    attempt = finish.attempt
+    return {
+        "delivery_id": finish.delivery_id,
+        "at": attempt.at,
+        "duration_s": attempt.duration_s,
+        "status": attempt.status,
+        "outcome": attempt.outcome,
+        "detail": attempt.detail,
+    }
 
 
 def _call_up(connection: Connection, endpoint: str, subject: str, now: float) -> bool:
-    """Make the first of a line due, if it waits; whether there was one."""
-    first = connection.execute(_FIRST_IN_LINE, _line(endpoint, subject)).scalar()
+    """Make the first of a line due, if it waits, from when it may be seen; whether there was one."""
+    first = connection.execute(_FIRST_IN_LINE, _line(endpoint, subject)).first()
     if first is not None:
-        connection.execute(_MAKE_DUE, {"b_id": first, "b_now": now})
+        connection.execute(_MAKE_DUE, {"b_id": first.id, "b_now": max(now, first.visible_at or 0.0)})
     return first is not None
 
 

@@ -3,6 +3,9 @@
 Events are appended in the transaction that changes the fleet (`fleet.py`) and never altered; `fanned_out` alone is a
 mark that belongs to `deliveries.py`. Reading is by sequence, so that a reader with a cursor misses nothing: there is
 one writer, and sequences commit in their order.
+
+A project has a log of its own within the log: the events that belong to it, by their number among these
+(`incarnation`). It is never shown the number that all events share, by which it could count what others are told.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from maintd.domain.events import CloudEvent
 from maintd.store.engine import Database, Insert
@@ -20,7 +24,10 @@ from maintd.store.tables import events
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """A published event. `body` is the CloudEvent's JSON text, byte for byte what receivers get."""
+    """A published event. `body` is the CloudEvent's JSON text, byte for byte what receivers get.
+
+    `sequence` is its number in the log that was asked: among all events, or among one project's.
+    """
 
     sequence: int
     id: str
@@ -30,7 +37,10 @@ class EventRow:
     body: str
 
 
-_COLUMNS = (events.c.sequence, events.c.id, events.c.type, events.c.subject, events.c.time, events.c.body)
+_REST = (events.c.id, events.c.type, events.c.subject, events.c.time, events.c.body)
+_COLUMNS = (events.c.sequence, *_REST)
+_END = 2**63 - 1
+"""Higher than any number of an event."""
 
 
 class Events:
@@ -42,29 +52,76 @@ class Events:
     def list(
         self, after: int = 0, limit: int = 100, type_glob: str | None = None, subject: str | None = None
     ) -> list[EventRow]:
-        """At most `limit` events with a sequence higher than `after`, in sequence order.
+        """At most `limit` of the operators' events with a sequence higher than `after`, in sequence order.
 
         `type_glob` is matched as by the shell, case and all; the types present are few, so they are matched here and
         asked for by name.
         """
-        query = select(*_COLUMNS).where(events.c.sequence > after).order_by(events.c.sequence).limit(limit)
+        e = events.c
+        query = select(*_COLUMNS).where(e.project_id.is_(None), e.sequence > after).order_by(e.sequence)
+        return [*self._list(query, limit, type_glob, subject)]
+
+    def list_of_project(
+        self,
+        project_id: str,
+        after: int = 0,
+        limit: int = 100,
+        type_glob: str | None = None,
+        subject: str | None = None,
+        *,
+        now: float,
+    ) -> Sequence[EventRow]:
+        """The same of one project's events, by their number among these, and only what it may see by now.
+
+        Where an event may not be seen yet, none after it is shown either: whoever reads on from the last would never
+        be shown it.
+        """
+        e = events.c
+        hidden = select(func.min(e.incarnation)).where(e.project_id == project_id, e.visible_at > now)
+        query = (
+            select(e.incarnation, *_REST)
+            .where(
+                e.project_id == project_id,
+                e.incarnation > after,
+                e.incarnation < func.coalesce(hidden.scalar_subquery(), _END),
+            )
+            .order_by(e.incarnation)
+        )
+        return self._list(query, limit, type_glob, subject)
+
+    def _list(self, query: Select[Any], limit: int, type_glob: str | None, subject: str | None) -> Sequence[EventRow]:
         if subject is not None:
             query = query.where(events.c.subject == subject)
 
         def work(connection: Connection) -> Sequence[EventRow]:
-            wanted = query
+            wanted = query.limit(limit)
             if type_glob is not None:
                 known = connection.execute(select(events.c.type).distinct()).scalars()
-                wanted = query.where(events.c.type.in_([one for one in known if fnmatchcase(one, type_glob)]))
+                wanted = wanted.where(events.c.type.in_([one for one in known if fnmatchcase(one, type_glob)]))
             return [EventRow(*row) for row in connection.execute(wanted)]
 
-        return [*self._database.read(work)]
+        return self._database.read(work)
 
     def get(self, event_id: str) -> EventRow | None:
-        """One event by its CloudEvents id, or None."""
+        """One event by its CloudEvents id, whosesoever it is, or None."""
         query = select(*_COLUMNS).where(events.c.id == event_id)
+        return self._one(query)
+
+    def get_of_project(self, project_id: str, event_id: str, *, now: float) -> EventRow | None:
+        """One event of a project's, or None; what it may not see yet is not there."""
+        e = events.c
+        query = select(e.incarnation, *_REST).where(e.id == event_id, e.project_id == project_id, e.visible_at <= now)
+        return self._one(query)
+
+    def _one(self, query: Select[Any]) -> EventRow | None:
         row = self._database.read(lambda connection: connection.execute(query).first())
         return None if row is None else EventRow(*row)
+
+    def said(self, event_type: str, subject: str, since: float) -> bool:
+        """Whether there is an event of this type and subject, of this time or later."""
+        e = events.c
+        query = select(e.id).where(e.time >= since, e.type == event_type, e.subject == subject).limit(1)
+        return self._database.read(lambda connection: connection.execute(query).first()) is not None
 
     def last_sequence(self) -> int:
         """The highest sequence ever given, 0 before the first: purge always leaves the last event in place."""

@@ -75,7 +75,8 @@ class _Overtaken(Exception):
 class Subscriptions:
     """`store.subscriptions`. Safe to use from many threads and by many controllers at once.
 
-    Without a vault, subscriptions can be listed and removed but neither made nor used: `vault` then raises.
+    Without a vault, subscriptions can be listed and removed but neither made nor used: `vault` then raises. Who does
+    not need secrets asks without them.
     """
 
     def __init__(self, database: Database, vault: Callable[[], Vault]) -> None:
@@ -84,11 +85,7 @@ class Subscriptions:
 
     def version(self) -> tuple[int, int]:
         """(highest version, number of rows): another pair than before means that something has changed."""
-        s = subscriptions.c
-        row = self._database.read(
-            lambda connection: connection.execute(select(func.max(s.version), func.count())).one()
-        )
-        return int(row[0] or 0), int(row[1])
+        return self._database.read(version_of)
 
     def add(self, subscription: Subscription, *, quota: int | None = None) -> Subscription | None:
         """Keep a new one; None, and nothing kept, where its project (or the operators) has `quota` already."""
@@ -139,20 +136,23 @@ class Subscriptions:
         statement = delete(subscriptions).where(subscriptions.c.id == subscription_id)
         return self._database.write(lambda connection: connection.execute(statement).rowcount > 0, durable=True)
 
-    def get(self, subscription_id: str) -> Subscription | None:
+    def get(self, subscription_id: str, *, secrets: bool = True) -> Subscription | None:
         statement = select(subscriptions).where(subscriptions.c.id == subscription_id)
         row = self._database.read(lambda connection: connection.execute(statement).first())
-        return None if row is None else self._of(row)
+        return None if row is None else self._of(row, secrets=secrets)
 
     def list(
         self, *, project_id: str | None = None, everybody: bool = False, after: str = "", limit: int = 100
     ) -> list[Subscription]:
-        """By id, from the one after `after`: a project's own, without one the operators', or everybody's."""
+        """By id and without secrets, from the one after `after`: a project's own, without one the operators', or
+        everybody's."""
         s = subscriptions.c
         statement = select(subscriptions).where(s.id > after).order_by(s.id).limit(limit)
         if not everybody:
             statement = statement.where(s.project_id.is_(None) if project_id is None else s.project_id == project_id)
-        return self._database.read(lambda connection: [self._of(row) for row in connection.execute(statement)])
+        return self._database.read(
+            lambda connection: [self._of(row, secrets=False) for row in connection.execute(statement)]
+        )
 
     def all(self) -> Sequence[Subscription]:
         """Every one, for the dispatcher."""
@@ -193,9 +193,8 @@ class Subscriptions:
             "version": one.version,
         }
 
-    def _of(self, row: Row[Any]) -> Subscription:
-        vault = self._vault()
-        texts = [text for text in (row.secret, row.previous_secret) if text]
+    def _of(self, row: Row[Any], *, secrets: bool = True) -> Subscription:
+        texts = [text for text in (row.secret, row.previous_secret) if text and secrets]
         return Subscription(
             id=row.id,
             project_id=row.project_id,
@@ -206,7 +205,7 @@ class Subscriptions:
             metadata_key=row.metadata_key,
             state=row.state,
             reason=row.reason,
-            secrets=tuple(vault.decrypt(text) for text in texts),
+            secrets=tuple(self._vault().decrypt(text) for text in texts),
             previous_until=row.previous_until,
             created_at=row.created_at,
             created_by=row.created_by,
@@ -219,6 +218,15 @@ class Subscriptions:
             probe_at=row.probe_at,
             version=row.version,
         )
+
+
+def version_of(connection: Connection) -> tuple[int, int]:
+    """`version`, in a transaction of the caller's."""
+    row = connection.execute(_VERSION).one()
+    return int(row[0] or 0), int(row[1])
+
+
+_VERSION: Final = select(func.max(subscriptions.c.version), func.count())
 
 
 def _next_version(connection: Connection) -> int:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import falcon
 
+from maintd.web.auth import Caller
 from maintd.web.context import WebApp
 
 T = TypeVar("T")
@@ -44,14 +45,18 @@ def unknown(description: str) -> falcon.HTTPNotFound:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, as a handler sees it: the application, and the value of each field that its operation declares.
+    """One request, as a handler sees it: the application, the value of each field that its operation declares, and who
+    asks.
 
-    `holder` is whose share of the seats one who waits takes from. `streamed`: an event stream is wanted, not JSON.
-    `client` is the socket of whoever asks, where the server hands it over.
+    `said` are the members that the body has, whatever their value. `holder` is whose share of the seats one who waits
+    takes from. `streamed`: an event stream is wanted, not JSON. `client` is the socket of whoever asks, where the
+    server hands it over.
     """
 
     web: WebApp
     given: Mapping[str, Any]
+    caller: Caller
+    said: frozenset[str] = frozenset()
     holder: str = ""
     streamed: bool = False
     client: socket.socket | None = None
@@ -79,7 +84,8 @@ class Field:
     """A parameter of the query or of the path, a header, or a member of a body.
 
     `read(name, value)` makes a value of what was given (a text; in a body whatever JSON has) or raises `bad`. `missing`
-    is the sentence where it must be given; else `default` stands for it. `schema` says the same in JSON Schema.
+    is the sentence where it must be given; else `default` stands for it. `schema` says the same in JSON Schema. One
+    that is for `operators` is not there for anybody else.
     """
 
     name: str
@@ -88,6 +94,12 @@ class Field:
     read: Callable[[str, Any], Any]
     default: Any = None
     missing: str | None = None
+    operators: bool = False
+
+
+def for_operators(field: Field) -> Field:
+    """The field, for operators only."""
+    return replace(field, operators=True)
 
 
 def storable(value: str) -> bool:
@@ -196,11 +208,12 @@ AFTER: Final = Field(
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read(fields: Sequence[Field], given: Mapping[str, Any], what: str) -> dict[str, Any]:
+def read(fields: Sequence[Field], given: Mapping[str, Any], what: str, *, operator: bool = True) -> dict[str, Any]:
     """The value of each of some fields; anything given beside them is refused."""
+    open_ = [one.name for one in fields if operator or not one.operators]
     for name in given:
-        if name not in {one.name for one in fields}:
-            known = ", ".join(one.name for one in fields) or "none"
+        if name not in open_:
+            known = ", ".join(open_) or "none"
             raise bad(f"There is no {what} {name!r} here; known: {known}.")
     return {one.name: _value(one, given) for one in fields}
 

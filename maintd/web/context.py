@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from maintd.clock import Clock
 from maintd.domain.model import Policy
 from maintd.errors import OperatorError
-from maintd.store import Store
+from maintd.store import Attempt, Store
 
 if TYPE_CHECKING:
     from maintd.web.progress import Held
     from maintd.web.stream import Bell, Seats
 
 
-def _refused(*_: object) -> None:
+def _refused(*_: object) -> Any:
     raise OperatorError("This maintd only shows the fleet; ask a controller that runs the whole daemon.")
 
 
@@ -36,6 +36,11 @@ class WebApp:
     the fleet.
     `wake_delivery` tells the dispatcher that something is due.
     `bell` is rung when events were committed, and closed when maintd stops; `seats` bounds how many wait for it.
+    `url_refused(url)` says in words what is wrong with a subscription's URL, None where nothing is. `verify_now(id)`
+    tries a subscription's handshake and keeps what came of it; `test_now(id)` sends a test event.
+    Both take bounded time, few at once, and raise OperatorError where it cannot be done now.
+    `max_per_project` and `max_operator` bound the subscriptions of one owner; `secret_overlap_s` is how long
+    a secret signs beside the one that replaced it.
     `held(migration_keys)` is what the fleet in memory has beside these migrations; None where this process has none.
     """
 
@@ -51,3 +56,9 @@ class WebApp:
     wake_delivery: Callable[[], None] = lambda: None
     held: Callable[[Sequence[str]], Held | None] = lambda keys: None
     fleet_lease: str = "fleet"
+    url_refused: Callable[[str], str | None] = _refused
+    verify_now: Callable[[str], Attempt] = _refused
+    test_now: Callable[[str], Attempt] = _refused
+    max_per_project: int = 10
+    max_operator: int = 100
+    secret_overlap_s: float = 86400.0

@@ -1,23 +1,24 @@
 """The event log, read by cursor: what was published, exactly as it was delivered.
 
 This is the contract for programs that would rather ask than be called. The log has no end, so `next` is never null:
-keep it and ask again with it. A cursor is an event's `sequence`. Whoever does not want to ask in vain waits: for one
-answer (`wait`), or for all that come (`text/event-stream`); `stream.py` has how.
+keep it and ask again with it. A cursor is an event's `sequence`. Operators read the operators' log, and with
+`project_id` a project's; a project reads its own, as if there were no other. Whoever does not want to ask in vain
+waits: for one answer (`wait`), or for all that come (`text/event-stream`); `stream.py` has how.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, Final
 
 import falcon
 
 from maintd.store import EventRow
-from maintd.web.asking import LIMIT, LIMIT_DEFAULT, Asked, bad, number, text, unknown
+from maintd.web.asking import LIMIT, LIMIT_DEFAULT, Asked, bad, for_operators, number, text, unknown
 from maintd.web.operations import Answer, nothing_of_that_name, operation, ref, single
-from maintd.web.stream import PAGE, Log, NoSeat, Seat, Stream, awaited
+from maintd.web.stream import PAGE, NoSeat, Seat, Stream, awaited
 
 _SEQUENCE_MAX: Final = 2**63 - 1
 
@@ -27,9 +28,15 @@ COME_BACK_S: Final = 5
 """When to ask again where no seat was free."""
 
 
-def log_of(asked: Asked) -> Log:
-    """The events that are whoever asks' to read."""
-    return asked.web.store.events
+def log_of(asked: Asked) -> Callable[[int, int], Sequence[EventRow]]:
+    """(after, limit) -> events of the log that is whoever asks' to read: theirs, or for an operator the operators' or
+    that of the project named."""
+    store, owner = asked.web.store.events, asked.caller.owner or asked["project_id"]
+    chosen = {"type_glob": asked["type"], "subject": asked["subject"]}
+    if owner is None:
+        return lambda after, limit: store.list(after=after, limit=limit, **chosen)
+    now = asked.web.clock.now
+    return lambda after, limit: store.list_of_project(owner, after=after, limit=limit, now=now(), **chosen)
 
 
 @operation(
@@ -41,6 +48,7 @@ def log_of(asked: Asked) -> Log:
         number("wait", "where there is no event, wait for one for so many seconds", 0, 0, WAIT_MAX_S),
         text("type", "only types that match this glob, as the shell matches: maintd.host.*"),
         text("subject", "only events about this"),
+        for_operators(text("project_id", "the log of this project, in place of the operators'")),
     ),
     headers=(
         number("Last-Event-ID", "a cursor, as an event stream's client sends it when it comes back; wins over `after`",
@@ -54,12 +62,8 @@ def events(asked: Asked) -> dict[str, Any] | Stream:
     In a stream `id` is the sequence, `event` the type and `data` the CloudEvent on one line; `limit` and `wait` have no
     meaning there.
     """
-    log, last = log_of(asked), asked["Last-Event-ID"]
+    fetch, last = log_of(asked), asked["Last-Event-ID"]
     after = asked["after"] if last < 0 else last
-
-    def fetch(after: int, limit: int) -> Sequence[EventRow]:
-        return log.list(after=after, limit=limit, type_glob=asked["type"], subject=asked["subject"])
-
     bell = asked.web.bell
     if asked.streamed:
         if asked["wait"] or asked["limit"] != LIMIT_DEFAULT:
@@ -90,7 +94,8 @@ def _seat(asked: Asked) -> Seat:
 )
 def event(asked: Asked, event_id: str) -> dict[str, Any]:
     """GET /v1/events/{event_id}: one CloudEvent."""
-    row = asked.web.store.events.get(event_id)
+    store, owner = asked.web.store.events, asked.caller.owner
+    row = store.get(event_id) if owner is None else store.get_of_project(owner, event_id, now=asked.web.clock.now())
     if row is None:
         raise unknown(f"There is no event {event_id!r}: it never was, or was purged by age.")
     answer: dict[str, Any] = json.loads(row.body)

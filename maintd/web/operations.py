@@ -53,6 +53,8 @@ class Operation:
         query: Mapping[str, Any],
         header: Callable[[str], str | None],
         body: Mapping[str, Any],
+        *,
+        operator: bool = True,
     ) -> dict[str, Any]:
         """The value of every declared field. Raises a 400 with a sentence, and 404 for a path that nothing can have."""
         for value in path.values():
@@ -60,9 +62,9 @@ class Operation:
                 raise unknown("There is nothing of that name.")
         given = {one.name: header(one.name) for one in self.headers}
         values = {
-            **read(self.query, once(query), "parameter"),
+            **read(self.query, once(query), "parameter", operator=operator),
             **read(self.headers, {name: value for name, value in given.items() if value}, "header"),
-            **read(self.body or (), body, "member"),
+            **read(self.body or (), body, "member", operator=operator),
         }
         if self.either and not any(name in body for name in self.either):
             raise bad(f"Give at least one of: {', '.join(self.either)}.")

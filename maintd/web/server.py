@@ -1,12 +1,13 @@
 """The table of routes, and the two HTTP servers: the API on `[api]`, health on `[metrics]`.
 
-Each line of the table is a path, and an `Operation` for each method (`operations.py`). The request is read by its
-declaration; its handler gets an `Asked` and returns what becomes the JSON answer (with a status, where it is not 200),
-or a stream. What all requests have in common stands here: errors as `{"title", "description"}` with a sentence, strict
-reading of bodies, and the guard against browsers. With `auth = none` the API trusts everybody on this machine, so it
-must not trust web pages that happen to be open on it: the Host header must name the loopback (else a page could rebind
-its own name to 127.0.0.1), and a request that changes something must be declared as JSON (a page cannot send that to
-another origin without asking first, and nobody here answers the question).
+Each line of the table is a path, and for each method an `Operation` (`operations.py`) with what a caller needs to be
+answered by it (`auth.py`). The request is read by its declaration; its handler gets an `Asked`, which says who asks,
+and returns what becomes the JSON answer (with a status, where it is not 200), or a stream. What all requests have in
+common stands here: errors as `{"title", "description"}` with a sentence, strict reading of bodies, and the guard
+against browsers. With `auth = none` the API trusts everybody on this machine, so it must not trust web pages that
+happen to be open on it: the Host header must name the loopback (else a page could rebind its own name to 127.0.0.1),
+and a request that changes something must be declared as JSON (a page cannot send that to another origin without asking
+first, and nobody here answers the question; nor can it send a PATCH or a DELETE).
 
 The health server has threads of its own, so that slow API requests cannot make a live daemon look dead.
 """
@@ -21,69 +22,102 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import falcon
 import structlog
 from cheroot import wsgi
 
 from maintd.errors import LeaseLost, OperatorError, OurFault, StoreUnavailable
-from maintd.web import deliveries, events, fleet, stalls, stream
+from maintd.web import auth, deliveries, events, fleet, stalls, stream, subscriptions, tenants
 from maintd.web.asking import Asked, bad
-from maintd.web.auth import AdminOnly, checked, project_of
+from maintd.web.auth import OPERATOR, Caller, Guard, Needs, Policies, checked
 from maintd.web.context import WebApp
 from maintd.web.health import Health, Metrics, Probe
 from maintd.web.operations import EVENT_STREAM, JSON, Operation
 
 log = structlog.get_logger(__name__)
 
-ROUTES: Final[Mapping[str, Mapping[str, Operation]]] = {
-    "/v1/status": {"GET": fleet.status},
-    "/v1/hosts": {"GET": fleet.hosts},
-    "/v1/hosts/{host}": {"GET": fleet.host},
-    "/v1/drains": {"GET": fleet.drains, "POST": fleet.start_drain},
-    "/v1/drains/{drain_id}": {"GET": fleet.drain},
-    "/v1/migrations": {"GET": fleet.migrations},
-    "/v1/migrations/{migration_key}": {"GET": fleet.migration},
-    "/v1/stalls": {"GET": stalls.stalls},
-    "/v1/residue": {"GET": fleet.residue},
-    "/v1/residue/{host}/clear": {"POST": fleet.clear_residue},
-    "/v1/events": {"GET": events.events},
-    "/v1/events/{event_id}": {"GET": events.event},
-    "/v1/deliveries": {"GET": deliveries.deliveries},
-    "/v1/deliveries/redeliver": {"POST": deliveries.redeliver},
-    "/v1/deliveries/{delivery_id}": {"GET": deliveries.delivery},
+
+class Route(NamedTuple):
+    """An operation, and what a caller needs to be answered by it."""
+
+    operation: Operation
+    needs: Needs
+
+
+ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
+    "/v1/status": {"GET": Route(fleet.status, auth.FLEET_READ)},
+    "/v1/hosts": {"GET": Route(fleet.hosts, auth.FLEET_READ)},
+    "/v1/hosts/{host}": {"GET": Route(fleet.host, auth.FLEET_READ)},
+    "/v1/drains": {
+        "GET": Route(fleet.drains, auth.FLEET_READ),
+        "POST": Route(fleet.start_drain, auth.FLEET_WRITE),
+    },
+    "/v1/drains/{drain_id}": {"GET": Route(fleet.drain, auth.FLEET_READ)},
+    "/v1/migrations": {"GET": Route(fleet.migrations, auth.FLEET_READ)},
+    "/v1/migrations/{migration_key}": {"GET": Route(fleet.migration, auth.FLEET_READ)},
+    "/v1/stalls": {"GET": Route(stalls.stalls, auth.FLEET_READ)},
+    "/v1/residue": {"GET": Route(fleet.residue, auth.FLEET_READ)},
+    "/v1/residue/{host}/clear": {"POST": Route(fleet.clear_residue, auth.FLEET_WRITE)},
+    "/v1/events": {"GET": Route(events.events, auth.EVENTS_READ)},
+    "/v1/events/{event_id}": {"GET": Route(events.event, auth.EVENTS_READ)},
+    "/v1/servers/maintenance": {"GET": Route(tenants.maintenance, auth.SERVERS_READ)},
+    "/v1/deliveries": {"GET": Route(deliveries.deliveries, auth.DELIVERIES_READ)},
+    "/v1/deliveries/redeliver": {"POST": Route(deliveries.redeliver, auth.DELIVERIES_WRITE)},
+    "/v1/deliveries/{delivery_id}": {"GET": Route(deliveries.delivery, auth.DELIVERIES_READ)},
+    "/v1/subscriptions": {
+        "GET": Route(subscriptions.subscriptions, auth.SUBSCRIPTIONS_READ),
+        "POST": Route(subscriptions.create, auth.SUBSCRIPTIONS_WRITE),
+    },
+    "/v1/subscriptions/{subscription_id}": {
+        "GET": Route(subscriptions.subscription, auth.SUBSCRIPTIONS_READ),
+        "PATCH": Route(subscriptions.change, auth.SUBSCRIPTIONS_WRITE),
+        "DELETE": Route(subscriptions.delete, auth.SUBSCRIPTIONS_WRITE),
+    },
+    "/v1/subscriptions/{subscription_id}/rotate": {
+        "POST": Route(subscriptions.rotate, auth.SUBSCRIPTIONS_WRITE),
+    },
+    "/v1/subscriptions/{subscription_id}/verify": {
+        "POST": Route(subscriptions.verify, auth.SUBSCRIPTIONS_WRITE),
+    },
+    "/v1/subscriptions/{subscription_id}/test": {
+        "POST": Route(subscriptions.test, auth.SUBSCRIPTIONS_WRITE),
+    },
+    "/v1/subscriptions/{subscription_id}/enable": {
+        "POST": Route(subscriptions.enable, auth.SUBSCRIPTIONS_WRITE),
+    },
 }
 
 BODY_MAX_BYTES: Final = 64 * 1024
 
 
-def api(web: WebApp, *, keystone: Mapping[str, str] | None = None) -> Callable[..., Any]:
+def api(
+    web: WebApp, *, keystone: Mapping[str, str] | None = None, policies: Policies | None = None
+) -> Callable[..., Any]:
     """The API as a WSGI application.
 
-    With `keystone` (the options of [keystone_authtoken]) every request needs an admin's token. Without, it answers only
-    to requests made to the loopback, and `HttpServer` refuses to serve it anywhere else.
+    With `keystone` (the options of [keystone_authtoken]) every request needs a token, and `policies` (by default those
+    in the code) say what its roles permit. Without, it answers only to requests made to the loopback, and `HttpServer`
+    refuses to serve it anywhere else.
     """
     if keystone is None:
-        return _routed(web, LoopbackOnly(), Unguarded, lambda req: req.remote_addr)
-    guard = AdminOnly(keystone.get("www_authenticate_uri") or keystone.get("auth_url") or "")
-    return checked(_routed(web, guard, falcon.App, project_of), keystone)
+        return _routed(web, LoopbackOnly(), Unguarded)
+    url = keystone.get("www_authenticate_uri") or keystone.get("auth_url") or ""
+    guard = Guard(policies or Policies({}), url, open_to_projects=web.policy.tenants)
+    return checked(_routed(web, guard, falcon.App), keystone)
 
 
 class Unguarded(falcon.App[Any, Any]):
     """An API that trusts everybody who can reach it."""
 
 
-HolderOf = Callable[[falcon.Request], str]
-"""Whose share a request takes of what there is only so much of for each. It is asked behind the guard."""
-
-
-def _routed(web: WebApp, guard: Any, kind: type[falcon.App[Any, Any]], holder_of: HolderOf) -> falcon.App[Any, Any]:
+def _routed(web: WebApp, guard: Guard | LoopbackOnly, kind: type[falcon.App[Any, Any]]) -> falcon.App[Any, Any]:
     app = kind(middleware=[guard])
     app.req_options.strip_url_path_trailing_slash = True
     _speak_json(app)
     for path, methods in ROUTES.items():
-        app.add_route(path, _Resource(web, methods, holder_of))
+        app.add_route(path, _Resource(web, guard, methods))
     return app
 
 
@@ -98,7 +132,7 @@ def health_api(health: Health) -> falcon.App[Any, Any]:
 
 
 class LoopbackOnly:
-    """Refuses a Host header that does not name the loopback."""
+    """Refuses a Host header that does not name the loopback; everybody else is an operator."""
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         given = req.env.get("HTTP_HOST")
@@ -108,6 +142,9 @@ class LoopbackOnly:
                 description="This API has no authentication and answers only to requests made to the loopback "
                 "(127.0.0.1, ::1 or localhost).",
             )
+
+    def caller(self, req: falcon.Request, needs: Needs) -> Caller:
+        return OPERATOR
 
 
 def names_loopback(host_header: str) -> bool:
@@ -135,20 +172,25 @@ def is_loopback(name: str) -> bool:
 class _Resource:
     """What falcon wants to see for one line of the table."""
 
-    def __init__(self, web: WebApp, methods: Mapping[str, Operation], holder_of: HolderOf) -> None:
-        self._web, self._holder_of = web, holder_of
-        for method, operation in methods.items():
-            setattr(self, f"on_{method.lower()}", self._responder(operation))
+    def __init__(self, web: WebApp, guard: Guard | LoopbackOnly, methods: Mapping[str, Route]) -> None:
+        self._web = web
+        self._guard = guard
+        for method, route in methods.items():
+            setattr(self, f"on_{method.lower()}", self._responder(route))
 
-    def _responder(self, operation: Operation) -> Callable[..., None]:
+    def _responder(self, route: Route) -> Callable[..., None]:
+        operation = route.operation
         streams = any(answer.streams for answer in operation.answers.values())
 
         def respond(req: falcon.Request, resp: falcon.Response, **path: str) -> None:
+            caller = self._guard.caller(req, route.needs)
             body = _body(req) if operation.body is not None else {}
             asked = Asked(
                 self._web,
-                operation.read(path, req.params, req.get_header, body),
-                self._holder_of(req),
+                operation.read(path, req.params, req.get_header, body, operator=caller.operator),
+                caller,
+                frozenset(body),
+                caller.project_id or req.remote_addr,
                 streams and req.client_prefers((JSON, EVENT_STREAM)) == EVENT_STREAM,
                 req.env.get(stream.SOCKET),
             )

@@ -16,7 +16,8 @@ from typing import Any, Final
 from maintd.domain.buses import unheard
 from maintd.domain.events import instant_text, wire
 from maintd.domain.model import Bus, Curve, Drain, Host, Migration, Pass, Point, Residue, Server, Stall
-from maintd.store import Attempt, Delivery
+from maintd.domain.tenant_events import ServerState
+from maintd.store import Attempt, Delivery, OwnDelivery, Subscription
 from maintd.web.operations import Schema, ref
 
 _INSTANTS: Final = frozenset(
@@ -76,7 +77,7 @@ _MIGRATION: Final = (
 ).split()
 _DRAIN: Final = (
     "drain_id host started_at reason forced_down found requested servers_total moved_at stalled_at ended_at outcome"
-    " removed"
+    " removed removal"
 ).split()
 _RESIDUE: Final = (
     "host server_id project_id kind since service_uuid migration_uuid detail cleared_at cleared_by"
@@ -92,7 +93,11 @@ _STALL: Final = (
     " blocked_by"
 ).split()
 _BUS: Final = "connected blind_from deaf_from reconnected_at last_message_at".split()
-_DELIVERY: Final = "id endpoint event_id event_type subject state attempts created_at due_at first_failed_at".split()
+_DELIVERY: Final = "event_id event_type subject state attempts created_at due_at first_failed_at".split()
+_SUBSCRIPTION: Final = (
+    "id project_id name event_types servers metadata_key state reason created_at updated_at verified_at verify_due_at"
+    " disabled_at probe_at"
+).split()
 
 _WHY: Final[Mapping[str, Schema]] = {
     "summary": TEXT_OR_NULL,
@@ -174,7 +179,20 @@ SHAPES: Final[Mapping[str, Shape]] = {
         base="Drain",
     ),
     "Residue": Shape("What a server may have left on a dead host.", Residue, _RESIDUE),
-    "Delivery": Shape("One event for one webhook.", Delivery, _DELIVERY, {"sequence": TEXT}),
+    "Delivery": Shape(
+        "One event for one endpoint. A project's has an id of its own, and `subscription_id` in place of `endpoint`. "
+        "In lists it has the last attempt at it.",
+        Delivery,
+        _DELIVERY,
+        {
+            "id": {"type": ["integer", "string"]},
+            "endpoint": TEXT,
+            "subscription_id": TEXT,
+            "sequence": TEXT,
+            "last_try": perhaps("Attempt"),
+        },
+        ("endpoint", "subscription_id", "last_try"),
+    ),
     "DeliveryDetail": Shape("A delivery with every attempt at it.", more={"tries": rows("Attempt")}, base="Delivery"),
     "Attempt": Shape(
         "One attempt. `status` is the HTTP status, where one was read.",
@@ -186,6 +204,37 @@ SHAPES: Final[Mapping[str, Shape]] = {
             "detail": TEXT_OR_NULL,
         },
     ),
+    "Subscription": Shape(
+        "Who wants to be told what, and where. Of a project's `url` an operator sees only the host; a secret is in the "
+        "answers to its creation and rotation, and nowhere else.",
+        Subscription,
+        _SUBSCRIPTION,
+        {"scope": TEXT, "url": TEXT, "failing_since": TIME_OR_NULL, "previous_secret_until": TIME_OR_NULL},
+    ),
+    "SubscriptionWithSecret": Shape("A subscription and its new secret.", more={"secret": TEXT}, base="Subscription"),
+    "SubscriptionTried": Shape(
+        "A subscription, and what came of its verification.", more={"attempt": ref("Attempt")}, base="Subscription"
+    ),
+    "ServerState": Shape(
+        "All that touches a server now; null where nothing of the kind does. Of two states the one with the higher "
+        "`incarnation` is true.",
+        ServerState,
+        ("server_id", "incarnation"),
+        {
+            "maintenance": perhaps("Maintenance"),
+            "move": perhaps("Move"),
+            "host_lost": perhaps("HostLost"),
+            "metadata_keys": {"type": "array", "items": TEXT},
+        },
+    ),
+    "Maintenance": Shape(
+        "The server's host is being emptied; `removal`: for good.", more={"since": TIME_OR_NULL, "removal": TRUTH}
+    ),
+    "Move": Shape(
+        "The server is being moved.",
+        more={"since": TIME_OR_NULL, "kind": TEXT, "asked_for_by": TEXT, "stalled": TEXT_OR_NULL},
+    ),
+    "HostLost": Shape("Nobody has control of the server's host.", more={"since": TIME_OR_NULL, "forced_down": TRUTH}),
     "Bus": Shape("A bus.", Bus, _BUS, {"bus": TEXT}),
     "Status": Shape(
         "How maintd stands. `lost_sight` is why it cannot say that a host is empty; null while it can.",
@@ -340,7 +389,16 @@ def bus_shape(bus: Bus) -> dict[str, Any]:
 
 
 def delivery_shape(delivery: Delivery) -> dict[str, Any]:
-    return {**pick(delivery, _DELIVERY), "sequence": f"{delivery.sequence:020d}"}
+    return {**pick(delivery, ("id", "endpoint", *_DELIVERY)), "sequence": f"{delivery.sequence:020d}"}
+
+
+def own_delivery_shape(delivery: OwnDelivery) -> dict[str, Any]:
+    return {**pick(delivery, ("id", "subscription_id", *_DELIVERY)), "sequence": f"{delivery.sequence:020d}"}
+
+
+def subscription_fields(one: Subscription) -> dict[str, Any]:
+    """A subscription as far as anybody may see it who may see it at all."""
+    return pick(one, _SUBSCRIPTION)
 
 
 def attempt_shape(attempt: Attempt) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -53,27 +53,18 @@ SOCKET: Final = "maintd.socket"
 """Where in the WSGI environment the server leaves the client's socket."""
 
 
-class Log(Protocol):
-    """Events by cursor. Which of them there are (the operator's, or one project's by its own sequence) is the log's
-    affair; whoever waits for more of them does not know."""
-
-    def list(self, after: int, limit: int, type_glob: str | None, subject: str | None) -> Sequence[EventRow]:
-        """At most `limit` events with a sequence higher than `after`, in order."""
-        ...
-
-
 class Bell:
     """Tells all who wait that a log may have grown.
 
     `newest` asks the store for something that differs once any of the logs shows more than before.
     """
 
-    def __init__(self, clock: Clock, newest: Callable[[], int]) -> None:
+    def __init__(self, clock: Clock, newest: Callable[[], object]) -> None:
         self.clock = clock
         self._newest = newest
         self._condition = threading.Condition()
         self._looked_at = float("-inf")
-        self._seen: int | None = None
+        self._seen: object = None
         self.strokes = 0
         self.closed = False
 

@@ -5,6 +5,9 @@ listens beside it and a real receiver takes its webhooks. What maintd said is th
 say: `judge.py` knows how. Any cloud will do that clouds.yaml names, with an account that may administer it and a
 transport URL that reaches its notifications.
 
+Before any story, and on this machine alone, `test_judge.py` tries the judge, and `test_keystone.py` tokens of a real
+Keystone.
+
 It makes servers of its own and only ever moves those; a host that holds anybody else's is refused.
 
 The stories, and what they need beyond that (commands: STOP_COMPUTE and START_COMPUTE, SET_KNOB; `stage.py` says how):

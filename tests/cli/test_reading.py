@@ -267,6 +267,17 @@ def test_residue_is_cleared_by_name(served: Served, run) -> None:
     assert "srv-1" == served.residue_cleared[-1][2] and 2 == len(served.residue_cleared)
 
 
+def test_deliveries_show_what_the_last_attempt_came_to(served: Served, run) -> None:
+    """The list of deliveries shows status, time taken and the beginning of the answer."""
+    from tests.web.test_deliveries import deliver
+
+    served.publish(emptied("cmp-1"))
+    deliver(served, "dead")
+    shown = run("deliveries")[1]
+
+    assert "500" in shown and "0.250 s" in shown and " no " in shown
+
+
 def test_deliveries_are_redelivered(served: Served, run) -> None:
     """By id or by endpoint; nothing found is exit code 1, nothing named is 2."""
     from tests.web.test_deliveries import deliver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -16,9 +17,12 @@ from maintd import daemon as module
 from maintd.clock import SystemClock
 from maintd.config import load
 from maintd.daemon import Daemon, Leading
+from maintd.delivery.subscribers import Disabled
+from maintd.domain.events import instant_text
 from maintd.domain.model import Because, Bus, Host
 from maintd.domain.observations import BusSeen
 from maintd.errors import LeaseLost, StoreUnavailable
+from maintd.store import EventRow
 from maintd.systemd import Notifier
 from maintd.web import stream
 from tests.support.rabbitmq import wait_until
@@ -315,3 +319,23 @@ def test_a_dead_scheduler_is_a_failure(how: str, code: int) -> None:
     done = subprocess.run([sys.executable, "-c", FAULTY, how], capture_output=True, timeout=60, check=False)
 
     assert code == done.returncode, done.stderr.decode()
+
+
+def test_an_endpoint_that_was_given_up_is_told_once(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever disabled it, the holder of the fleet publishes it; a next holder finds that in the log and is silent."""
+    at = SystemClock().now()
+    given_up = [Disabled("5b8f", at, "failing", at - 500_000), Disabled("ha", at, "gone", at)]
+    monkeypatch.setattr(daemon.dispatcher, "disabled", lambda: given_up)
+    wait_until(lambda: len(_said_disabled(daemon)) == 2, what="it to be told")
+    daemon._stand_down("in a test")
+    wait_until(lambda: daemon.leading is not None, what="it to lead again")
+    _leading(daemon).tell_disabled(given_up)
+    _leading(daemon).tell_disabled([Disabled("old", at - 2 * 86400, "gone", at)])
+
+    told = [json.loads(row.body) for row in _said_disabled(daemon)]
+    assert [("5b8f", "failing"), ("ha", "gone")] == [(e["subject"], e["data"]["reason"]) for e in told]
+    assert instant_text(at - 500_000) == told[0]["data"]["failing_since"]
+
+
+def _said_disabled(daemon: Daemon) -> list[EventRow]:
+    return daemon.store.events.list(type_glob="maintd.subscription.disabled.v1")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +19,12 @@ from maintd.store import delivery_tables as _tables  # noqa: F401  (makes its ta
 from maintd.store import engine
 from maintd.store import subscription_tables as _more_tables  # noqa: F401
 from maintd.store.deliveries import Deliveries
+from maintd.store.subscriptions import Subscriptions
 from maintd.store.tables import metadata
+from maintd.store.vault import Vault, new_key
 
 T = TypeVar("T")
+VAULT = Vault([new_key()])
 
 KINDS = ["sqlite"] + [kind for kind in ("mysql", "postgresql") if os.environ.get(f"MAINTD_TEST_{kind.upper()}_URL")]
 
@@ -49,6 +53,10 @@ class Database(engine.Database):
         return Deliveries(self)
 
     @property
+    def subscriptions(self) -> Subscriptions:
+        return Subscriptions(self, lambda: VAULT)
+
+    @property
     def deliveries_table(self) -> Table:
         return metadata.tables["deliveries"]
 
@@ -56,7 +64,15 @@ class Database(engine.Database):
     def events_table(self) -> Table:
         return metadata.tables["events"]
 
-    def emit(self, sequence: int, event_type: str = "maintd.host.emptied.v1", subject: str = "cmp-1") -> str:
+    def emit(
+        self,
+        sequence: int,
+        event_type: str = "maintd.host.emptied.v1",
+        subject: str = "cmp-1",
+        project_id: str | None = None,
+        visible_at: float | None = None,
+        metadata_keys: Sequence[str] = (),
+    ) -> str:
         """Append an event; its id."""
         event_id = f"event-{sequence}"
         values = {
@@ -65,9 +81,19 @@ class Database(engine.Database):
             "type": event_type,
             "subject": subject,
             "time": 0.0,
-            "body": f'{{"id": "{event_id}", "type": "{event_type}", "subject": "{subject}", '
-            '"time": "2027-01-15T08:00:00.250000Z", "data": {"name": "é"}}',
+            "body": json.dumps(
+                {
+                    "id": event_id,
+                    "type": event_type,
+                    "subject": subject,
+                    "time": "2027-01-15T08:00:00.250000Z",
+                    "data": {"name": "é", "state": {"metadata_keys": list(metadata_keys)}},
+                },
+                ensure_ascii=False,
+            ),
             "fanned_out": False,
+            "project_id": project_id,
+            "visible_at": visible_at,
         }
         super().write(lambda connection: connection.execute(insert(self.events_table).values(values)))
         return event_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Counted:
     def __init__(self) -> None:
         self.attempts: list[tuple[str, str]] = []
         self.oldest: list[float] = []
+        self.subscribed: dict[str, int] = {}
 
     def attempted(self, sink: str, outcome: str, duration_s: float) -> None:
         assert duration_s >= 0
@@ -37,6 +38,9 @@ class Counted:
 
     def oldest_pending(self, seconds: float) -> None:
         self.oldest.append(seconds)
+
+    def subscriptions(self, counts: Mapping[str, int]) -> None:
+        self.subscribed = dict(counts)
 
 
 class Bench:

@@ -7,10 +7,12 @@ import pytest
 from maintd.delivery.outcome import Outcome, OutcomeKind, kind_of_status
 from maintd.delivery.retry import (
     GIVE_UP_AFTER_S,
+    HOUR_S,
     RETRY_AFTER_CAP_S,
     SCHEDULE_S,
     DeadLetter,
     RetryAt,
+    expired,
     next_attempt,
 )
 
@@ -107,3 +109,30 @@ def test_status_table(status: int, kind: str, again: bool) -> None:
 def test_only_410_disables() -> None:
     """Of all outcomes only 'gone' asks for no more deliveries."""
     assert [OutcomeKind.GONE] == [kind for kind in OutcomeKind if Outcome(kind).disables]
+
+
+@pytest.mark.parametrize(
+    ("event_type", "hours"),
+    [
+        ("maintd.migration.started.v1", 1),
+        ("maintd.migration.stalled.v1", 1),
+        ("maintd.migration.resumed.v1", 1),
+        ("maintd.migration.completed.v1", 24),
+        ("maintd.drain.stalled.v1", 1),
+        ("maintd.drain.ended.v1", 24),
+        ("maintd.server.moving.v1", 1),
+        ("maintd.server.move_stalled.v1", 1),
+        ("maintd.server.moved.v1", 24),
+        ("maintd.server.host_lost.v1", 24),
+        ("maintd.server.maintenance_started.v1", 24),
+        ("maintd.host.emptied.v1", 24),
+        ("maintd.service.lost.v1", 24),
+        ("maintd.something.new.v9", 24),
+    ],
+)
+def test_each_type_has_its_age(event_type: str, hours: int) -> None:
+    """What goes on now is not told an hour later, what stays so is told for a day; then neither is sent."""
+    assert expired(event_type, NOW, NOW + hours * HOUR_S - 1) is None
+    assert expired(event_type, NOW, NOW + hours * HOUR_S) == DeadLetter(
+        f"older than {hours} h, when an event of this type is of no use any more"
+    )

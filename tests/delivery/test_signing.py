@@ -13,6 +13,7 @@ from maintd.errors import OperatorError
 
 OLD = "whsec_" + base64.b64encode(b"o" * 32).decode()
 NEW = "whsec_" + base64.b64encode(b"n" * 32).decode()
+AT = 1_800_000_000.0
 BODY = '{"subject": "cmp-é"}'
 
 
@@ -76,3 +77,11 @@ def test_a_bad_secret_is_refused_and_not_shown(secret: str) -> None:
 def test_a_signers_repr_is_silent() -> None:
     """A signer that ends up in a log line tells nothing."""
     assert "bm5u" not in repr(Signer([NEW]))
+
+
+def test_the_older_secret_signs_until_its_time() -> None:
+    """Until its end, the older secret signs too; from then on the newer one alone."""
+    both, new = Signer([NEW, OLD], previous_until=AT + 10), Signer([NEW])
+
+    assert Signer([NEW, OLD]).headers("e", AT + 9, "{}") == both.headers("e", AT + 9, "{}")
+    assert new.headers("e", AT + 10, "{}") == both.headers("e", AT + 10, "{}")

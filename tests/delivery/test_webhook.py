@@ -254,3 +254,12 @@ def test_nothing_shows_url_or_secret() -> None:
 
     for hidden in ("passw0rd", "T0K3N", SECRET.removeprefix("whsec_")):
         assert hidden not in repr(endpoint)
+
+
+def test_what_a_receiver_says_is_kept_when_it_takes_an_event_too() -> None:
+    """The beginning of a 2xx answer is its detail, bounded and cleaned like that of any other."""
+    outcome = outcome_of(answer(202, body=b"queued as\n4711 " + b"x" * 600))
+
+    assert OutcomeKind.DELIVERED is outcome.kind
+    assert outcome.detail.startswith("queued as 4711 xxx")
+    assert 500 == len(outcome.detail)

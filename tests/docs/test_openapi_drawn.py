@@ -39,7 +39,7 @@ def test_what_is_drawn_is_up_to_date(draw: ModuleType) -> None:
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_an_operation_says_what_it_is(path: str, method: str) -> None:
     """Its docstring begins with its own method and path, and it declares the parameters of the path, no others."""
-    operation = ROUTES[path][method]
+    operation = ROUTES[path][method].operation
 
     assert (operation.handler.__doc__ or "").startswith(f"{method} {path}: ")
     assert re.findall(r"\{(\w+)\}", path) == [one.name for one in operation.path]
@@ -48,7 +48,7 @@ def test_an_operation_says_what_it_is(path: str, method: str) -> None:
 
 def test_operations_have_names_of_their_own() -> None:
     """Programs that are made from the document name their functions by them."""
-    names = [ROUTES[path][method].handler.__name__ for path, method in OPERATIONS]
+    names = [ROUTES[path][method].operation.handler.__name__ for path, method in OPERATIONS]
 
     assert len(names) == len(set(names))
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
 from maintd.cli.common import Parser
 from maintd.config import ApiConfig, DatabaseConfig, SubscriptionsConfig
-from maintd.delivery.dispatcher import Limits
+from maintd.delivery.breaker import PAUSE_MOST_S, SLOW_S, WHILE_SLOW, Limits
 from maintd.delivery.egress import URL_CHARS
 from maintd.delivery.outcome import DETAIL_CHARS, Outcome, OutcomeKind, kind_of_status
-from maintd.delivery.retry import GIVE_UP_AFTER_S, RETRY_AFTER_CAP_S, SCHEDULE_S, RetryAt, next_attempt
+from maintd.delivery.retry import (
+    EXPIRES_AFTER_S,
+    GIVE_UP_AFTER_S,
+    HOUR_S,
+    RETRY_AFTER_CAP_S,
+    SCHEDULE_S,
+    RetryAt,
+    next_attempt,
+)
 from maintd.delivery.sinks import bus, exec
 from maintd.delivery.sinks.webhook import (
     ANSWER_BYTES,
@@ -22,6 +31,10 @@ from maintd.delivery.sinks.webhook import (
     RECEIVED_BYTES,
     TOTAL_S,
 )
+from maintd.delivery.subscribers import VERIFY_AGAIN_S
+from maintd.delivery.subscription_events import TEST, VERIFY
+from maintd.domain.events import CATALOGUE
+from maintd.domain.tenant_events import TENANT_CATALOGUE
 from maintd.web.events import WAIT_MAX_S
 from maintd.web.stream import AGE_S, PING_S, RETRY_S, SEND_S
 
@@ -57,6 +70,12 @@ def words() -> str:
         f"do not take what it sends for {SEND_S:.0f} s",
         f"`[api] streams` ({ApiConfig().streams}) may",
         f"deliveries_age_s` ({DatabaseConfig().deliveries_age_s / 86400:.0f} days)",
+        f"[subscriptions] give_up_after_s` ({SubscriptionsConfig().give_up_after_s / 86400:.0f} days)",
+        f"[subscriptions] probe_every_s` ({SubscriptionsConfig().probe_every_s / 3600:.0f} hour)",
+        f"with a pause of at most {PAUSE_MOST_S:.0f} s after each try",
+        f"half of the {Limits().in_all:,} requests",
+        f"`{VERIFY}`",
+        f"`{TEST}`",
     ],
 )
 def test_its_numbers_are_the_codes(said: str) -> None:
@@ -67,6 +86,31 @@ def test_its_numbers_are_the_codes(said: str) -> None:
 def test_its_hour_is_the_codes() -> None:
     """A stream ends after the time that the page calls an hour."""
     assert ("ends a stream after an hour" in words(), 3600.0) == (True, AGE_S)
+
+
+def test_its_ages_are_the_codes() -> None:
+    """What the page says goes stale in an hour does, and nothing else of what maintd says."""
+    found = re.search(r"\| (`migration\.started`.*?) \| 1 hour \| \| all others \| (\d+) hours \|", words())
+    assert found is not None
+    said = set()
+    for part in found[1].split("; "):
+        noun = part.split(".")[0].strip("`")
+        said |= {f"maintd.{noun}{name}.v1" for name in re.findall(r"(\.\w+)`", part)}
+    known = {f"maintd.{middle}.v1" for middle in [*CATALOGUE, *TENANT_CATALOGUE]} | said
+    ages = {name: next(age for pattern, age in EXPIRES_AFTER_S if fnmatchcase(name, pattern)) for name in known}
+
+    assert said == {name for name, age in ages.items() if age == HOUR_S}
+    assert {HOUR_S, int(found[2]) * HOUR_S} == set(ages.values())
+
+
+def test_its_verifications_are_the_codes() -> None:
+    """When verification is tried again, and what a slow endpoint gets."""
+    found = re.search(r"its `url` changed, and then after (.*?); after that", words())
+    assert found is not None
+    unit_s = {"s": 1.0, "min": 60.0, "h": 3600.0}
+    said = [float(n) * unit_s[unit] for n, unit in (t.split() for t in re.split(", | and ", found[1]))]
+    assert list(VERIFY_AGAIN_S) == said
+    assert (2.0, 2) == (SLOW_S, WHILE_SLOW) and "(two seconds), two at a time" in words()
 
 
 def test_its_schedule_is_the_codes() -> None:

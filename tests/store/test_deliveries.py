@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from maintd.store.deliveries import Attempt, Deliveries, Delivery
+from maintd.store import deliveries as in_store
+from maintd.store.deliveries import Attempt, Deliveries, Delivery, NewEvent, RoutesOutdated
+from maintd.store.subscriptions import Subscription
 from tests.delivery.databases import KINDS, Database, new_database
 
 NOW = 1_800_000_000.0
@@ -328,6 +330,113 @@ def test_abandon(database: Database, deliveries: Deliveries) -> None:
     assert 0 == deliveries.abandon(["a"], created_before=NOW, now=NOW + 1)
     assert 1 == deliveries.abandon(["a"], created_before=NOW + 1, now=NOW + 1)
     assert {("a", "pending"): 1, ("removed", "dead"): 1} == deliveries.counts()
+
+
+def test_abandon_leaves_subscriptions_to_their_table(database: Database, deliveries: Deliveries) -> None:
+    """What waits for subscriptions is given up only when they are in their table no more, however it is named."""
+    kept = database.subscriptions.add(Subscription("a" * 32, None, "n", "https://x.example/", ("*",)))
+    assert kept is not None
+    database.emit(1)
+    deliveries.fan_out(to(kept.endpoint, "sub-" + "b" * 32, "webhook"), NOW)
+
+    assert 1 == deliveries.abandon((), NOW + 1, NOW + 2)
+    assert 1 == deliveries.abandon_deleted(NOW + 2)
+    assert 0 == deliveries.abandon_deleted(NOW + 2)
+    assert {
+        (kept.endpoint, "pending"): 1,
+        ("sub-" + "b" * 32, "dead"): 1,
+        ("webhook", "dead"): 1,
+    } == deliveries.counts()
+
+
+def test_a_refused_endpoint_gets_dead_letters(database: Database, deliveries: Deliveries) -> None:
+    """Whoever fans out may say who is refused; for those a delivery is dead at once, with the reason on record."""
+    database.emit(1)
+    deliveries.fan_out(to("a", "b"), NOW, refused=["b"])
+
+    assert {("a", "pending"): 1, ("b", "dead"): 1} == deliveries.counts()
+    assert ["endpoint_disabled"] == [a.outcome for a in deliveries.attempts(deliveries.list(endpoint="b")[0].id)]
+
+
+def test_giving_up_an_endpoint(database: Database, deliveries: Deliveries) -> None:
+    """What waits for an endpoint that was given up is dead; what is in flight is left to its end, others alone."""
+    for sequence in (1, 2, 3):
+        database.emit(sequence, subject=f"cmp-{sequence}")
+    deliveries.fan_out(to("a", "b"), NOW)
+    claim(deliveries, room={"a": 1})
+
+    assert 2 == deliveries.give_up("a", "it failed", NOW)
+    assert {("a", "claimed"): 1, ("a", "dead"): 2, ("b", "pending"): 3} == deliveries.counts()
+
+
+def test_fan_out_makes_a_bounded_number(
+    database: Database, deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction takes as many events as make so many deliveries, but always one; none is lost or taken twice."""
+    monkeypatch.setattr(in_store, "MADE_AT_ONCE", 5)
+    for sequence in range(1, 5):
+        database.emit(sequence)
+
+    assert [2, 2, 0] == [deliveries.fan_out(to("a", "b"), NOW) for _ in range(3)]
+    database.emit(5)
+    assert 1 == deliveries.fan_out(to(*"abcdefgh"), NOW)
+    assert 4 * 2 + 8 == len(deliveries.list())
+
+
+def test_fan_out_by_old_routes_takes_nothing(database: Database, deliveries: Deliveries) -> None:
+    """Where subscriptions have changed since the routes were made, no event is taken by these routes."""
+    before = database.subscriptions.version()
+    one = database.subscriptions.add(Subscription("a" * 32, None, "n", "https://x.example/", ("*",)))
+    assert one is not None
+    database.emit(1)
+    with pytest.raises(RoutesOutdated):
+        deliveries.fan_out(to("a"), NOW, subscribed=before)
+
+    assert [] == deliveries.list()
+    assert 1 == deliveries.fan_out(to("a"), NOW, subscribed=database.subscriptions.version())
+
+
+def test_routes_are_told_whose_an_event_is(database: Database, deliveries: Deliveries) -> None:
+    """A route sees type, subject and project, and reads the data of an event if it wants to."""
+    database.emit(1, subject="cmp-1")
+    database.emit(2, "maintd.server.moving.v1", "s1", project_id="p1", metadata_keys=["ha"])
+    seen: list[tuple[str, str, str | None, object]] = []
+
+    def route(event: NewEvent) -> Sequence[str]:
+        seen.append((event.type, event.subject, event.project_id, event.data()["state"]))
+        return []
+
+    deliveries.fan_out(route, NOW)
+    assert [
+        ("maintd.host.emptied.v1", "cmp-1", None, {"metadata_keys": []}),
+        ("maintd.server.moving.v1", "s1", "p1", {"metadata_keys": ["ha"]}),
+    ] == seen
+
+
+def test_an_event_is_due_when_it_may_be_seen(database: Database, deliveries: Deliveries) -> None:
+    """Neither the first of a line nor one that is called up later is due before its event may be seen."""
+    for sequence, visible_at in ((1, NOW + 5), (2, NOW + 50), (3, NOW - 5)):
+        database.emit(sequence, subject="s1", visible_at=visible_at)
+    deliveries.fan_out(to("a"), NOW)
+    assert ([], NOW + 5) == (claim(deliveries), deliveries.next_due_at())
+    for owner, at, next_at in (("1", NOW + 5, NOW + 50), ("2", NOW + 50, NOW + 51), ("3", NOW + 51, None)):
+        (one,) = claim(deliveries, owner, at)
+        deliveries.finish(one.id, owner, Attempt(at, 1.0, 200, "delivered", ""), state="delivered")
+        assert next_at == deliveries.next_due_at()
+
+
+def test_last_attempts(database: Database, deliveries: Deliveries) -> None:
+    """Of each delivery that was tried, the last attempt; nothing of the others."""
+    for sequence in (1, 2):
+        database.emit(sequence, subject=f"cmp-{sequence}")
+    deliveries.fan_out(to("a"), NOW)
+    for number in (1, 2):
+        one = claim(deliveries, f"me-{number}", NOW + number, limit=1)[0]
+        attempt = Attempt(NOW + number, 0.5, 500 + number, "refused", "no")
+        deliveries.finish(one.id, f"me-{number}", attempt, state="pending", due_at=NOW)
+    first, second = (delivery.id for delivery in deliveries.list())
+
+    assert {first: 502} == {number: found.status for number, found in deliveries.last_attempts([first, second]).items()}
 
 
 def test_listing(database: Database, deliveries: Deliveries) -> None:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from maintd.clock import ManualClock
 from maintd.domain import events
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Blocker, Entity, Finding, Host, Policy, ProofRead, Value
-from maintd.store import Commit, Fence, Store, open_store
+from maintd.store import Attempt, Commit, Fence, Store, Vault, open_store
+from maintd.store.subscriptions import ACTIVE
+from maintd.store.vault import new_key
 from maintd.web.context import WebApp
 from maintd.web.progress import held_in
 from maintd.web.server import HttpServer, api
@@ -63,6 +65,11 @@ class Served:
     woken: int = 0
     refusal: Exception | None = None
     server: HttpServer | None = None
+    policy: Policy = Policy(has_cloud=True, tenants=True)
+    bad_urls: dict[str, str] = field(default_factory=dict)
+    """What is wrong with which URL."""
+    tried: list[tuple[str, str]] = field(default_factory=list)
+    """What was asked for of which subscription: ("verify" or "test", its id)."""
     fleet: Fleet | None = field(default_factory=Fleet)
     """What the holder of the fleet has in memory: curves, and stalls that stand. None: another controller has it."""
 
@@ -91,6 +98,24 @@ class Served:
         self.bell.ring()
         return made
 
+    def tell(
+        self,
+        project_id: str,
+        server_id: str = "srv-1",
+        *,
+        visible_at: float = AT,
+        type: str = "maintd.server.moving.v1",
+    ) -> events.CloudEvent:
+        """Append an event of a project's own."""
+        sequence = self.store.last_sequence() + 1
+        told = self.store.events.list_of_project(project_id, now=AT + 1e6, limit=1000)
+        made = events.CloudEvent(
+            id=f"event-{sequence}", type=type, source="/maintd/main", subject=server_id, time=AT, sequence=sequence,
+            data={"server_id": server_id}, project_id=project_id, incarnation=len(told) + 1, visible_at=visible_at,
+        )  # fmt: skip
+        self._commit((), [made])
+        return made
+
     def _commit(
         self, saved: Sequence[Entity], made: Sequence[events.CloudEvent] = (), removed: Sequence[Entity] = ()
     ) -> None:
@@ -112,9 +137,10 @@ class Served:
         """Status and JSON of a GET."""
         return self.ask("GET", path, headers=headers)
 
-    def post(self, path: str, body: Any) -> tuple[int, Any]:
-        """Status and JSON of a POST of JSON."""
-        return self.ask("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    def post(self, path: str, body: Any = None, method: str = "POST", **headers: str) -> tuple[int, Any]:
+        """Status and JSON of a POST of JSON (or a PATCH)."""
+        raw = json.dumps({} if body is None else body).encode()
+        return self.ask(method, path, raw, {"Content-Type": "application/json", **headers})
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -138,6 +164,19 @@ class Served:
         self._perhaps_refuse()
         self.residue_cleared.append((host, who, server_id))
 
+    def _verify(self, subscription_id: str) -> Attempt:
+        """As the dispatcher does where the receiver agrees."""
+        attempt = self._try("verify", subscription_id)
+        self.store.subscriptions.change(
+            subscription_id, lambda was: replace(was, state=ACTIVE, verified_at=AT, verify_due_at=None)
+        )
+        return attempt
+
+    def _try(self, what: str, subscription_id: str) -> Attempt:
+        self._perhaps_refuse()
+        self.tried.append((what, subscription_id))
+        return Attempt(AT, 0.25, 204, "verified" if what == "verify" else "delivered", "thank you")
+
     def _perhaps_refuse(self) -> None:
         if self.refusal is not None:
             raise self.refusal
@@ -152,12 +191,15 @@ class Served:
             clock=self.clock,
             bell=self.bell,
             seats=self.seats,
-            policy=Policy(has_cloud=True),
+            policy=self.policy,
             status=lambda: self.status,
             request_drain=self._request_drain,
             clear_residue=self._clear_residue,
             wake_delivery=self._wake,
             held=lambda keys: None if self.fleet is None else held_in(self.fleet, keys),
+            url_refused=self.bad_urls.get,
+            verify_now=self._verify,
+            test_now=lambda one: self._try("test", one),
         )
 
 
@@ -176,7 +218,8 @@ def serving(directory: Path) -> Iterator[Served]:
     """Serve a new store until the end of the block."""
     clock = ManualClock(AT)
     shutil.copy(_new_database(), directory / "maintd.sqlite")
-    store = open_store(f"sqlite:///{directory}/maintd.sqlite", clock, tables="current")
+    vault = Vault((new_key(),))
+    store = open_store(f"sqlite:///{directory}/maintd.sqlite", clock, tables="current", vault=lambda: vault)
     fence = store.leases.acquire("fleet", "ctl-1", 3600.0, AT)
     assert fence is not None
     served = Served(store, clock, fence, Bell(clock, store.last_sequence))

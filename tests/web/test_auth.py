@@ -137,7 +137,7 @@ def test_a_claimed_identity_is_not_believed(guarded: Served) -> None:
 
 def test_a_stream_is_for_who_may_read(guarded: Served) -> None:
     """An admin's token opens a stream, which is live behind the middleware too, and its project holds the seat."""
-    assert 403 == guarded.ask("GET", "/v1/events", headers={**EVENT_STREAM, "X-Auth-Token": "readers"})[0]
+    assert 401 == guarded.ask("GET", "/v1/events", headers={**EVENT_STREAM, "X-Auth-Token": "forged"})[0]
     with listening(guarded.url, X_Auth_Token="admins") as one, listening(guarded.url, X_Auth_Token="admins"):
         guarded.publish(emptied("cmp-1"))
         assert ["event-1"] == one.events(1)

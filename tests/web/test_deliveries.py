@@ -69,11 +69,35 @@ def test_an_endpoint_is_redelivered_within_a_span(served: Served) -> None:
     assert {"redelivered": 1} == served.post("/v1/deliveries/redeliver", ask)[1]
 
 
+def test_a_span_is_redelivered_to_everybody(served: Served) -> None:
+    """Both times alone are a range: what any endpoint was delivered in it goes again, and nothing else."""
+    served.publish(emptied("cmp-1"))
+    deliver(served, "delivered")
+    span = {"since": "2025-12-31T23:00:00Z", "until": "2026-01-01T00:00:00Z"}
+
+    assert {"redelivered": 0} == served.post("/v1/deliveries/redeliver", span)[1]
+    span["until"] = "2026-01-01T01:00:00Z"
+    assert {"redelivered": 1} == served.post("/v1/deliveries/redeliver", span)[1]
+
+
+def test_a_list_shows_what_the_last_attempt_came_to(served: Served) -> None:
+    """Each delivery of a list has its last attempt, with status, time taken and the beginning of the answer."""
+    served.publish(emptied("cmp-1"), emptied("cmp-2"))
+    deliver(served, "dead")
+    rows = served.get("/v1/deliveries")[1]["deliveries"]
+
+    assert [(500, 0.25, "no"), None] == [
+        row["last_try"] and (row["last_try"]["status"], row["last_try"]["duration_seconds"], row["last_try"]["detail"])
+        for row in rows
+    ]
+
+
 @pytest.mark.parametrize(
     "body",
     [
         {},
         {"since": "2026-01-01T00:00:00Z"},
+        {"until": "2026-01-01T00:00:00Z"},
         {"delivery_ids": []},
         {"delivery_ids": [True]},
         {"delivery_ids": ["1"]},

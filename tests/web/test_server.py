@@ -106,7 +106,7 @@ def test_every_route_answers(served: Served) -> None:
     for path, methods in ROUTES.items():
         for method in methods:
             filled = path.replace("{", "").replace("}", "")
-            body = b"{}" if method == "POST" else None
+            body = b"{}" if method in ("POST", "PATCH") else None
             headers = {"Content-Type": "application/json"} if body else {}
 
             status, _ = served.ask(method, filled, body, headers)
@@ -139,7 +139,8 @@ def test_what_cannot_be_meant_is_refused(served: Served, query: str, status: int
         ({"delivery_ids": None}, "delivery_ids must be a list"),
         ({"endpoint": "\ud800"}, "endpoint must be a text"),
         ({"endpoint": 7}, "endpoint must be a text"),
-        ({"since": 1}, "at least one of: delivery_ids, endpoint"),
+        ({}, "at least one of: delivery_ids, endpoint"),
+        ({"since": 1}, "or since and until"),
         ({"endpiont": "a"}, "There is no member 'endpiont' here"),
     ],
 )

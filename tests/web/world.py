@@ -10,22 +10,25 @@ from maintd.domain.model import (
     Kind,
     Knowledge,
     Migration,
+    Notice,
     Pass,
     Phase,
     Point,
     Progress,
+    Project,
     Residue,
     Server,
     Stall,
 )
-from maintd.store import Attempt
+from maintd.store import Attempt, Subscription
 from tests.web.serving import AT, Served, closed, disabled, emptied, empty, occupied
 
 GIB = float(2**30)
 
 
 def fill(served: Served) -> None:
-    """Hosts open, closed and empty; migrations under way and over; a stall, residue, events, and tried deliveries."""
+    """Hosts open, closed and empty; migrations under way and over; a stall, residue, events, tried deliveries; a server
+    whose owner was told of it, and subscriptions."""
     curve = Curve(
         "m1",
         "srv-2",
@@ -68,7 +71,37 @@ def fill(served: Served) -> None:
         Residue("cmp-2", "srv-9", "evacuated", AT - 500),
         Bus("default", connected=True, last_message_at=AT - 1),
         Knowledge(AT - 86400, AT - 86000),
+        Notice(
+            "srv-1",
+            "p-1",
+            3,
+            drain_id="d1",
+            maintenance_since=AT - 900,
+            move_key="m9",
+            move_kind="live-migration",
+            move_since=AT - 60,
+            asked_for_by="operator",
+            stalled="slow",
+            lost_since=AT - 30,
+            metadata_keys=("ha",),
+        ),
+        Project("p-1", 3, AT - 60),
     )
+    for number, owner in enumerate((None, "p-1"), 1):
+        served.store.subscriptions.add(
+            Subscription(
+                f"sub-{number}",
+                owner,
+                "ha",
+                "https://ha.example/hook",
+                ("maintd.*",),
+                state="active",
+                secrets=("whsec_" + "QUJD" * 8,),
+                created_at=AT - 99,
+                updated_at=AT - 99,
+                verified_at=AT - 98,
+            )
+        )
     served.hold(curve, stall)
     served.publish(disabled("cmp-2"), emptied("cmp-1"))
     store = served.store.deliveries

@@ -6,7 +6,7 @@ deadline holds whatever the receiver does, dripping bytes included. Each endpoin
 two endpoints on one address cannot crowd each other out.
 
 The status line decides; the rest of the answer is only read for people. So a receiver that says 200 and then hangs has
-the event.
+the event. Only who wants to know whether an endpoint agrees to be sent anything (`ask`, `consent`) reads more of it.
 
 Configured webhooks are the operator's own: plain http, loopback and private networks are theirs to choose. For an
 endpoint that somebody else has chosen there is an `Egress`, the policy for where a request may go. It is asked where
@@ -22,7 +22,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
@@ -53,6 +54,18 @@ KEEPALIVE_S: Final = 4.0
 """Shorter than the five seconds after which common servers hang up, so that we rarely POST into a closing connection:
 a POST is not repeated by the library, it would cost an attempt."""
 CONTENT_TYPE: Final = "application/cloudevents+json"
+ORIGIN: Final = "WebHook-Request-Origin"
+ALLOWED_ORIGIN: Final = "WebHook-Allowed-Origin"
+"""Headers of the CloudEvents webhook handshake: who asks to send, and who may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a request, with what was read of the answer: for a verification, not for people."""
+
+    outcome: Outcome
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 def webhook_endpoint(
@@ -84,16 +97,19 @@ class WebhookSink:
         secrets: tuple[str, ...] = (),
         *,
         egress: Egress | None = None,
+        origin: str | None = None,
         connections: int = 8,
         total_s: float = TOTAL_S,
         connect_s: float = CONNECT_S,
     ) -> None:
-        """`secrets` are only needed to strike them out of answers; without `egress` every address is allowed.
+        """`secrets` are only needed to strike them out of answers; without `egress` every address is allowed. With an
+        `origin` every request says who asks to send.
 
         Raises OperatorError for a URL that cannot be used. One that the policy forbids is not an error here, for the
         policy may have changed since somebody gave the URL: every attempt then ends in that outcome.
         """
         self._egress = egress
+        self._origin = {} if origin is None else {ORIGIN: origin}
         self._fault = egress.fault_of_url(url) if egress is not None else None
         self._url = URL() if self._fault is not None else _checked(url)
         self._clock = clock
@@ -124,6 +140,7 @@ class WebhookSink:
                 "User-Agent": f"maintd/{__version__}",
                 "Accept": "*/*",
                 "Accept-Encoding": "identity",
+                **self._origin,
             },
         )
 
@@ -133,23 +150,34 @@ class WebhookSink:
             self._session = None
 
     async def send(self, message: Message) -> Outcome:
+        return (await self.ask(message)).outcome
+
+    async def ask(self, message: Message) -> Answer:
+        """`send`, with the answer."""
+        return await self._request("POST", message.headers, message.body)
+
+    async def consent(self) -> Answer:
+        """Ask, by OPTIONS, whether events may be sent: ALLOWED_ORIGIN in the answer says who may."""
+        return await self._request("OPTIONS", {}, None)
+
+    async def _request(self, method: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         if self._session is None:
             raise RuntimeError("the sink is not open")
         if self._fault is not None:
-            return Outcome(OutcomeKind.FORBIDDEN, detail=self._fault)
+            return Answer(Outcome(OutcomeKind.FORBIDDEN, detail=self._fault))
         try:
-            async with self._session.post(
-                self._url, data=message.body, headers=message.headers, allow_redirects=False
+            async with self._session.request(
+                method, self._url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 return await self._judge(response)
         except aiohttp.ConnectionTimeoutError:
-            return Outcome(OutcomeKind.UNREACHABLE, detail=f"no connection within {self._connect_s:g} s")
+            return Answer(Outcome(OutcomeKind.UNREACHABLE, detail=f"no connection within {self._connect_s:g} s"))
         except TimeoutError:
-            return Outcome(OutcomeKind.TIMED_OUT, detail=f"no answer within {self._total_s:g} s")
+            return Answer(Outcome(OutcomeKind.TIMED_OUT, detail=f"no answer within {self._total_s:g} s"))
         except (aiohttp.ClientError, OSError) as error:
-            return self._failed(error)
+            return Answer(self._failed(error))
 
-    async def _judge(self, response: aiohttp.ClientResponse) -> Outcome:
+    async def _judge(self, response: aiohttp.ClientResponse) -> Answer:
         """The outcome by status; the body, as far as it comes soon, is its detail."""
         kind = kind_of_status(response.status)
         answer = b""
@@ -162,14 +190,15 @@ class WebhookSink:
                     answer += part
         if not response.content.at_eof():
             response.close()  # not back to the pool: the rest of this answer must not meet the next request
-        return Outcome(
+        outcome = Outcome(
             kind,
             response.status,
-            "" if kind is OutcomeKind.DELIVERED or self._by_proxy_in_clear else self._presentable(answer),
+            "" if self._by_proxy_in_clear else self._presentable(answer),
             retry_after_s(response.headers.get("Retry-After"), self._clock.now())
             if kind is OutcomeKind.THROTTLED
             else None,
         )
+        return Answer(outcome, response.headers, answer)
 
     @property
     def _by_proxy_in_clear(self) -> bool:
