@@ -59,11 +59,11 @@ def run(config: Config) -> int:
 _NO_RELOAD = "maintd reads its configuration once, at start: restart it to change something."
 
 
-def demo() -> int:
-    """Play the story; 0 when it came out as it must."""
-    from maintd.demo import play
+def demo(story: str) -> int:
+    """Play a story; 0 when it came out as it must."""
+    from maintd.demo import STORIES
 
-    return play()
+    return STORIES[story]()
 
 
 def replay(paths: Sequence[Path], config: Config | None, estimates: Path | None) -> int:

@@ -32,12 +32,18 @@ def add_first(commands: Commands) -> None:
     config_options(run)
     run.add_argument("--check-config", action="store_true", help="say whether the configuration is good, and end")
 
-    command(
-        commands, "demo", "play the whole story on this machine, with nothing to set up",
+    demo = command(
+        commands, "demo", "play a whole story on this machine, with nothing to set up",
         do_demo,
-        description="A small simulated Nova, an in-process bus, SQLite and a webhook receiver: a host is drained, "
-        "a migration stalls, the host is proven empty. Ends by itself.",
+        description="A small simulated Nova, an in-process bus, SQLite and webhook receivers. Ends by itself.",
     )  # fmt: skip
+    demo.add_argument(
+        "--story",
+        choices=("drain", "tenants"),
+        default="drain",
+        help="drain: a host is drained, a migration stalls, the host is proven empty; tenants: two projects hear what "
+        "touches their servers, and nothing else (drain)",
+    )
 
     replay = command(
         commands, "replay", "print the events that recordings would have published",
@@ -122,6 +128,10 @@ def do_run(args: argparse.Namespace) -> int:
 
 
 def _checked(settings: Config) -> int:
+    from maintd.daemon import policies_of, vault_of
+
+    policies_of(settings)
+    vault_of(settings)
     for warning in settings.warnings:
         complain(f"maintd: {clean(warning)}")
     say("The configuration is good.")
@@ -135,6 +145,7 @@ def _checked(settings: Config) -> int:
     say(f"  webhooks      {', '.join(hook.name for hook in settings.webhooks) or 'none'}")
     say(f"  bus sinks     {', '.join(sink.name for sink in settings.bus_sinks) or 'none'}")
     say(f"  exec sinks    {', '.join(sink.name for sink in settings.exec_sinks) or 'none'}")
+    say(f"  subscriptions {settings.subscriptions.key_file or 'none: there is no [subscriptions] key_file'}")
     return Exit.YES
 
 
@@ -147,7 +158,7 @@ def _cloud_name(settings: Config) -> str:
 def do_demo(args: argparse.Namespace) -> int:
     from maintd import app
 
-    return app.demo()
+    return app.demo(args.story)
 
 
 def do_replay(args: argparse.Namespace) -> int:
