@@ -28,5 +28,6 @@ force_delete_down_trusted | STOP_COMPUTE, START_COMPUTE |
 | | build_late | SET_KNOB |
 | | soft_delete | `reclaim_instance_interval` in nova-api |
 | | reclaim | the same in nova-compute too |
+| tenants | tenants | an administrator who may make projects and users in Keystone |
 | buses | second_bus (two servers) | HOST whose Nova notifies elsewhere, MAINTD_SECOND_TRANSPORT_URL |
 """

@@ -84,6 +84,7 @@ class Stage:
         self._rows: dict[str, dict[str, Any]] = {}
         self._recording: subprocess.Popen[bytes] | None = None
         self._watchers: list[Watcher] = []
+        self._undo: list[tuple[str, Callable[[], Any]]] = []
         self._from = 0  # what was heard before belongs to the story before
         self._started_at = 0  # what was heard before was said by another maintd
         self._began = time.monotonic()
@@ -122,6 +123,8 @@ class Stage:
             return
         self.halt()
         self.maintd, self._settings, self._started_at = self._make_maintd(wanted), wanted, len(self.receiver.heard)
+        if wanted.get("api", {}).get("auth") == "keystone":
+            self.maintd.token = lambda: str(self.cloud.connection.auth_token)
         self.maintd.start()
         self.say(f"maintd run: pid {self.maintd.pid}, listens to the bus, has read the cloud")
 
@@ -233,6 +236,19 @@ class Stage:
         if not until(built, self.options.patience_s):
             raise Sentence(f"The servers are not ACTIVE after {self.options.patience_s:g} s.")
         return words == {"ACTIVE"}
+
+    def create_within(self, connection: Any, name: str) -> dict[str, str]:
+        """A server on the host, in the project of this connection; its name by id. It is only asked for."""
+        self._wait_schedulable()
+        name = f"maintd-{self._run}-{name}"
+        server = self.cloud.create(name, self.host, self._image, self._flavor, self._network, within=connection)
+        self._made[server] = name
+        self.say(f"{name} asked for on {self.host}")
+        return {server: name}
+
+    def undo(self, what: str, *steps: Callable[[], Any]) -> None:
+        """Have the sweep take back what a story made beside servers."""
+        self._undo += [(what, step) for step in steps]
 
     def group(self) -> str:
         """A server group whose members stay together."""
@@ -466,6 +482,9 @@ class Stage:
         left = self._try("look for what leaked", lambda: self.cloud.holders(self.cloud.nodes(self.host))) or frozenset()
         for consumer in left & self._leaks:
             self._try("drop what leaked", lambda consumer=consumer: self.cloud.drop_allocation(consumer))  # type: ignore[misc]
+        for what, step in self._undo:
+            self._try(what, step)
+        self._undo.clear()
         self._groups.clear()
         self._leaks.clear()
         self._rows.clear()

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ class Maintd:
         self.setup = setup
         self.log = folder / "maintd.log"
         self.config = folder / "maintd.conf"
-        self._api = f"http://127.0.0.1:{(port := free_port())}"
+        self.api = f"http://127.0.0.1:{(port := free_port())}"
+        self.token: Callable[[], str] = str  # of an administrator, where [api] auth is keystone
         self._health = f"http://127.0.0.1:{(health := free_port())}"
         self._process: subprocess.Popen[bytes] | None = None
         groups = {"drain": {"settle_s": f"{setup.settle_s:g}"}}
@@ -103,7 +105,7 @@ class Maintd:
             if process.poll() is not None:
                 raise Sentence(f"maintd run ended at once with exit code {process.returncode}:\n{self.tail()}")
             ready = self._ask(self._health + "/readyz")
-            status = self._ask(self._api + "/v1/status")
+            status = self._ask(self.api + "/v1/status")
             return bool(ready and status and not ready["degraded"] and status.get("baselined_at"))
 
         if not until(going, timeout_s):
@@ -146,8 +148,9 @@ class Maintd:
 
     def clear_residue(self, host: str) -> list[str]:
         """Say, as an operator who has looked does, that nothing is left on a host; what was wrong."""
-        words = [sys.executable, "-m", "maintd", "residue", "clear", host, "--api", self._api]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        words = [sys.executable, "-m", "maintd", "residue", "clear", host, "--api", self.api]
+        told = os.environ | {"OS_TOKEN": self.token()}
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=told)
         if done.returncode or "Cleared" not in done.stdout:
             return [f"maintd residue clear {host}: exit code {done.returncode}: {(done.stdout + done.stderr).strip()}"]
         return []
@@ -156,7 +159,8 @@ class Maintd:
 
     def _ask(self, url: str) -> dict[str, Any] | None:
         try:
-            with urllib.request.urlopen(url, timeout=20.0) as answer:
+            request = urllib.request.Request(url, headers={"X-Auth-Token": self.token()})
+            with urllib.request.urlopen(request, timeout=20.0) as answer:
                 found: dict[str, Any] = json.load(answer)
                 return found
         except (urllib.error.URLError, OSError, ValueError):
@@ -166,7 +170,7 @@ class Maintd:
         """The whole event log; None where it is not answered."""
         out: list[dict[str, Any]] = []
         after = "0"
-        while page := self._ask(f"{self._api}/v1/events?limit=1000&after={after}"):
+        while page := self._ask(f"{self.api}/v1/events?limit=1000&after={after}"):
             if not page["events"]:
                 return out
             out += page["events"]
@@ -175,10 +179,10 @@ class Maintd:
 
     def host(self, name: str) -> dict[str, Any]:
         """What maintd knows of a host, its blockers included."""
-        return self._ask(f"{self._api}/v1/hosts/{name}") or {}
+        return self._ask(f"{self.api}/v1/hosts/{name}") or {}
 
     def deliveries(self) -> list[dict[str, Any]]:
-        return list((self._ask(f"{self._api}/v1/deliveries?limit=1000") or {}).get("deliveries", []))
+        return list((self._ask(f"{self.api}/v1/deliveries?limit=1000") or {}).get("deliveries", []))
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """Counters and gauges whose line begins so."""

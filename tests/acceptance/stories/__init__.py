@@ -6,7 +6,7 @@ API does not show while it goes on, the story asks of maintd's blockers.
 
 A family each: `live` (live migrations), `stalls` (live migrations that stand still, or never end), `cold` (cold
 migrations and resizes), `dead` (a host whose nova-compute is down), `other` (servers that are built, shelved, deleted,
-or broken), `buses` (a host that speaks on a second broker).
+or broken), `buses` (a host that speaks on a second broker), `tenants` (what owners of servers are told).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from tests.acceptance.judge import Facts
 from tests.acceptance.stage import Stage
-from tests.acceptance.stories import buses, cold, dead, live, other, stalls
+from tests.acceptance.stories import buses, cold, dead, live, other, stalls, tenants
 
 STORIES: dict[str, Callable[[Stage], Facts]] = {
-    story.__name__: story for family in (live, stalls, cold, dead, other, buses) for story in family.STORIES
+    story.__name__: story for family in (live, stalls, cold, dead, other, buses, tenants) for story in family.STORIES
 }
 """By name."""
