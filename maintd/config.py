@@ -507,7 +507,7 @@ class _Reader:
             api=self._api(),
             metrics=MetricsConfig(*self._listen("metrics")),
             webhooks=self._webhooks(),
-            tenants=self._fill(TenantsConfig, "tenants"),
+            tenants=self._tenants(),
             subscriptions=self._subscriptions(),
             bus_sinks=tuple(self._bus_sink(name, f"bus_sink:{name}") for name in self._named("bus_sink", "bus_sinks")),
             exec_sinks=tuple(
@@ -535,6 +535,15 @@ class _Reader:
     def _drain(self) -> DrainConfig:
         globs = {name: tuple(self.value("drain", name)) for name in ("reason_match", "removal_match")}
         return self._fill(DrainConfig, "drain", **globs)
+
+    def _tenants(self) -> TenantsConfig:
+        tenants = self._fill(TenantsConfig, "tenants")
+        if tenants.enabled and self.value("api", "auth") == "none":
+            self.warnings.append(
+                f"{self.groups['tenants']}, [tenants] enabled: no owner can ask or subscribe, because [api] auth is "
+                "none; only webhooks whose event_types name maintd.server. are sent these events."
+            )
+        return tenants
 
     def _stall(self) -> StallConfig:
         reasons: list[str] = self.value("stall", "observe_only")

@@ -541,3 +541,11 @@ def test_a_cloud_built_by_hand_says_what_it_wants() -> None:
     assert {"cloud": "c", "api_timeout": 3.0, "verify": False} == CloudConfig(
         cloud="c", timeout_s=3.0, insecure=True
     ).connect_options()
+
+
+def test_owners_who_cannot_ask_are_a_warning(tmp_path: Path) -> None:
+    """Owners ask with tokens; where no tokens are looked at, that they are told things is probably a mistake."""
+    (warning,) = read(tmp_path, "[tenants]\nenabled = true\n").warnings
+
+    assert "no owner can ask" in warning
+    assert () == read(tmp_path, "[tenants]\njitter_s = 3\n").warnings
