@@ -19,8 +19,10 @@ What nobody can know is left out, and only that (and counted, as `excused`):
 - whoever is scheduled to the host between the proof's last look at Placement and the proof's end, a second later: that
   is a refill, and to be said as such (`_looked_at`);
 - a server that was deleted, of which nothing that maintd heard or read since it arrived on the host ever connected it
-  with the host; or that was evacuated or deleted while the host was down, where the host is up again and nothing that
-  was heard or read says that it was ever down, or what was done meanwhile (`_unknowable`).
+  with the host; or that was evacuated or deleted while the host was down, where the host has been up again since and
+  nothing that was heard or read says that it was ever down before, or what was done meanwhile (`_unknowable`). A host
+  that goes down once more is no news of that: whoever found the server gone, and the host alive after it, has to take
+  it that nova-compute had a part in it; else every delete of which a message is lost would leave residue in the end.
 
 Files that a failed resize left are told in the event's warnings, and that is what they are held to (`_unwarned`).
 """
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import math
 import random
 from collections.abc import Callable, Generator, Iterable
 from itertools import count
@@ -743,19 +746,22 @@ class Interleaving:
 
     def _unknowable(self, host: str, server_id: str, truth: Truth) -> bool:
         """Whether this is the residue of a deleted server, and nothing shown since it came here connects it with this
-        host; or nothing shown since then says that the host was ever down, that it was evacuated, or how it was
-        deleted, and the host is up again."""
+        host; or the host has been up again, and nothing shown since the server came says that it was evacuated, how it
+        was deleted, or that the host was ever down before it was shown up with the server known to be gone."""
         if server_id not in truth.hidden or api.server(self.frame, server_id) is not None:
             return False
         arrived = self._arrived(host, server_id)
-        service = self.frame.hosts.get(host)
+        up_again_at = self._up_again_at(host, server_id)
         last_move = self._last_move(server_id)
         here = behind_its_back = False
+        gone_at = lived_at = math.inf  # when it was first found gone; when the host was asked after that is up since
         for o in self.log:
             asked_at = getattr(o, "asked_at", None)
-            if (asked_at if asked_at is not None else getattr(o, "emitted_at", 0.0)) < arrived:
+            at = asked_at if asked_at is not None else getattr(o, "emitted_at", 0.0)
+            if at < arrived:
                 continue
             if isinstance(o, ServerSeen) and o.server_id == server_id:
+                gone_at = min(gone_at, o.seen_at if o.deleted else math.inf)
                 here = here or host in (o.host, o.landing, o.source, o.destination, o.reporter)
                 evacuated = o.step is not None and STEPS[o.step].kind is Kind.EVACUATION
                 evacuated = evacuated and o.source in (None, host)
@@ -766,9 +772,23 @@ class Interleaving:
                 reverted = o.status in ("reverting", "reverted") and o.migration_uuid == last_move
                 behind_its_back = behind_its_back or evacuated or reverted
             elif isinstance(o, ServiceSeen) and o.host == host:
-                behind_its_back = behind_its_back or o.forced_down or o.up is False
-        up_again = service is not None and not service.forced_down and service.killed_at is None
-        return not here or (up_again and not behind_its_back)
+                if o.forced_down or o.up is False:
+                    behind_its_back = behind_its_back or at < lived_at
+                elif o.up and at > gone_at and at >= up_again_at:
+                    lived_at = min(lived_at, at)
+        return not here or (up_again_at < math.inf and not behind_its_back)
+
+    def _up_again_at(self, host: str, server_id: str) -> float:
+        """From when on the host was up, after the server had become residue there; infinity if it has not been."""
+        up_at = math.inf
+        for index in range(self.at_frame, -1, -1):
+            frame = self.frames[index]
+            truth, service = frame.truth.get(host), frame.hosts.get(host)
+            if truth is None or server_id not in truth.hidden:
+                break
+            if service is not None and not service.forced_down and service.killed_at is None:
+                up_at = frame.at
+        return up_at
 
     def _last_move(self, server_id: str) -> str | None:
         """The uuid of the last move of a server; Nova shows none of one that is deleted."""

@@ -6,8 +6,10 @@ import pytest
 
 from maintd.domain import emptiness, events, servers
 from maintd.domain.model import Finding
-from tests.domain.interleavings import play_stories
-from tests.domain.modelled_cloud import CloudStory
+from maintd.domain.observations import ServiceSeen
+from maintd.nova.answers import BECAUSE_API
+from tests.domain.interleavings import order_of, play_stories
+from tests.domain.modelled_cloud import T0, CloudStory
 from tests.domain.modelled_daemon import Interleaving
 
 STORIES = range(1_000_000, 1_000_180)
@@ -64,6 +66,21 @@ def test_the_model_would_notice_a_silent_core(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Interleaving, "_judge", deaf)
 
     assert fault_of("unretracted", 60)
+
+
+def test_a_host_that_nobody_saw_down_is_excused_although_it_goes_down_once_more() -> None:
+    """Its server was deleted while it was forced down for 25 s, of which not a word was heard or read; it is no excuse
+    any more had a single look at the services fallen into these."""
+    run = order_of(CloudStory(3_056_084), 4)
+    run.play()
+    truth = run.frame.truth["h1"]
+    (server_id,) = truth.hidden
+    assert run.excused
+    assert run._unknowable("h1", server_id, truth)
+
+    run.log.append(ServiceSeen(T0 + 20.1, BECAUSE_API, "h1", forced_down=True, up=False, asked_at=T0 + 20.0))
+
+    assert not run._unknowable("h1", server_id, truth)
 
 
 def test_a_story_is_the_same_whoever_lives_through_it() -> None:
