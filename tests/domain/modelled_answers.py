@@ -69,6 +69,7 @@ def server_seen(row: ServerRow, at: float, asked: float) -> ServerSeen:
         asked_at=asked,
         hindrance="",
         memory_mb=row.memory_mb,
+        metadata_keys=(),
     )
 
 

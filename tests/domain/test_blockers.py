@@ -354,10 +354,11 @@ def test_a_server_and_its_residue_are_two_things() -> None:
 
 
 def test_a_resize_between_cells_is_one_blocker_that_says_so() -> None:
-    """The hidden row and the migration row are of one server: it is hidden, and confirming frees the host."""
+    """The hidden row and the migration row are of one server: it is hidden, and confirming frees the host. Whose it is
+    the migration row does not tell: that has the project of who asked for the move."""
     (blocker,) = OF_A_PASS["hidden_server"]
 
-    assert ("s1", "p1", 950.0) == (blocker.server_id, blocker.project_id, blocker.since)
+    assert ("s1", None, 950.0) == (blocker.server_id, blocker.project_id, blocker.since)
     assert "between cells" in str(blocker.detail)
     assert "openstack server migration confirm s1" == blocker.remedy
     (only,) = why(found(blocker), migrations=(moving(Phase.AWAITING_CONFIRMATION, kind=Kind.RESIZE),))
