@@ -541,7 +541,7 @@ class Daemon:
             self.store.upgrade()
         else:
             self.store.require_current()
-        self.bell = Bell(self.clock, self.store.last_sequence)
+        self.bell = Bell(self.clock, self._newest)
         self.voice = Voice(self.metrics, self._wake_all)
         self.dispatcher = Dispatcher(
             self.store.deliveries,
@@ -810,6 +810,11 @@ class Daemon:
     def _clear_residue(self, host: str, who: str | None, server_id: str | None) -> None:
         leading = self._leader()
         leading.admit(ResidueCleared(self.clock.now(), Because("operator", "residue.clear"), host, who, server_id))
+
+    def _newest(self) -> object:
+        """Another than before once any log shows more: something was committed, or what was held back may be seen."""
+        held_back = self.store.events.held_back(self.clock.now()) if self.config.tenants.jitter_s else 0
+        return self.store.last_sequence(), held_back
 
     def _held(self, keys: Sequence[str]) -> Held | None:
         """What the fleet has beside these migrations; None while another controller has it."""

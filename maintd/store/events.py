@@ -123,6 +123,11 @@ class Events:
         query = select(e.id).where(e.time >= since, e.type == event_type, e.subject == subject).limit(1)
         return self._database.read(lambda connection: connection.execute(query).first()) is not None
 
+    def held_back(self, now: float) -> int:
+        """How many events their projects may not see yet."""
+        query = select(func.count()).where(events.c.visible_at > now)
+        return int(self._database.read(lambda connection: connection.execute(query).scalar()) or 0)
+
     def last_sequence(self) -> int:
         """The highest sequence ever given, 0 before the first: purge always leaves the last event in place."""
         query = select(func.max(events.c.sequence))

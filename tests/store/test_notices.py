@@ -56,3 +56,12 @@ def test_what_is_held_back_is_seen_at_its_time(store: Store, fence: Fence) -> No
     still, then = store.notices.of_project("p-1", NOW + 20), store.notices.of_project("p-1", NOW + 30)
     assert (1, ["s-1"]) == (still.incarnation, [s["server_id"] for s in still.states])
     assert (2, ()) == (then.incarnation, then.states)
+
+
+def test_what_is_held_back_is_counted_until_its_time(store: Store, fence: Fence) -> None:
+    """Whoever waits for events can be told when one that was committed long ago may be seen."""
+    keep(store, fence, IN, Project("p-1", 1, NOW + 10), events=[told(MaintenanceStarted, IN, 1, NOW + 10)])
+
+    assert [1, 1, 0] == [store.events.held_back(at) for at in (NOW, NOW + 9.9, NOW + 10)]
+    assert [] == store.events.list_of_project("p-1", after=0, limit=9, now=NOW + 9.9)
+    assert ["e-1"] == [row.id for row in store.events.list_of_project("p-1", after=0, limit=9, now=NOW + 10)]

@@ -326,3 +326,20 @@ def test_a_lost_database_ends_a_stream(served: Served) -> None:
         assert client.ended()
         wait_until(lambda: served.seats.taken == 0, what="the seat to be free")
     assert 503 == served.get("/v1/events?wait=5")[0]
+
+
+def test_what_may_be_seen_later_rings_then() -> None:
+    """An event that was held back wakes who waits when its time has come, though nothing is committed then."""
+    clock = ManualClock(AT)
+    held_back = [1]
+    bell = Bell(clock, lambda: (7, held_back[0]))
+    bell.wait(bell.strokes, 0.0)  # the first look only sees how it is
+    heard = bell.strokes
+    clock.advance(stream.LOOK_S)
+    bell.wait(heard, 0.0)
+    assert heard == bell.strokes
+
+    held_back[0] = 0
+    clock.advance(stream.LOOK_S)
+    bell.wait(heard, 0.0)
+    assert heard != bell.strokes
