@@ -26,15 +26,14 @@ import pytest
 
 from tests.delivery.databases import eventually
 from tests.delivery.receivers import refusing_url
-from tests.receivers.sending import OTHER_SECRET, ROOT, SECRET, Program, post, program, signed, verification
+from tests.receivers.managing import COMMAND, EXAMPLE, State, has_to_go, history, is_free
+from tests.receivers.sending import OTHER_SECRET, SECRET, Program, post, program, signed, verification
 
-EXAMPLE = ROOT / "examples" / "ha_manager.py"
 PAIRS = {"db": ("server-1", "server-2"), "web": ("server-3", "server-4")}
 SERVERS = [server for pair in PAIRS.values() for server in pair]
 PAGE = 3
 """States on a page of the API: fewer than there are servers."""
 
-State = dict[str, Any]
 UNTOUCHED: State = {"maintenance": None, "move": None, "host_lost": None}
 MAINTENANCE: State = {"maintenance": {"since": "2027-01-15T08:00:00Z", "removal": False}}
 LOST: State = {"host_lost": {"since": "2027-01-15T08:00:00Z", "forced_down": True}}
@@ -46,17 +45,6 @@ def move(asked_for_by: str) -> State:
 
 
 TOUCHES = [MAINTENANCE, LOST, move("owner"), move("operator"), move("unknown"), {}, {}, {}]
-
-
-def has_to_go(state: State) -> bool:
-    """The rule, said once more: what drives the active role away."""
-    by_others = state["move"] is not None and state["move"]["asked_for_by"] in ("operator", "unknown")
-    return state["maintenance"] is not None or state["host_lost"] is not None or by_others
-
-
-def is_free(state: State) -> bool:
-    """The rule, said once more: where the active role may go."""
-    return all(state[touch] is None for touch in UNTOUCHED)
 
 
 class Project:
@@ -182,22 +170,11 @@ class Manager:
         return [(term, server) for said, term, server in self.history(pair) if said == what]
 
     def history(self, pair: str) -> list[tuple[str, int, str]]:
-        lines = [line.split() for line in self.log.read_text().splitlines()]
-        return [(said, int(term), server) for said, name, server, term in lines if name == pair]
+        return history(self.log, pair)
 
     def active(self, pair: str) -> str:
         """Where the pair's command has put the role."""
         return [PAIRS[pair][0], *(server for _, server in self.calls(pair))][-1]
-
-
-COMMAND = """#!/bin/sh
-# As a pair's command should be: it takes the role from the other, then gives it. Can be held up and made to fail.
-here=$(dirname "$0")
-echo "begin $*" >> "$here/log"
-[ -p "$here/gate" ] && read -r _ < "$here/gate"
-if [ -e "$here/trouble" ]; then echo "fail $*" >> "$here/log"; exit 1; fi
-echo "end $*" >> "$here/log"
-"""
 
 
 @pytest.fixture
