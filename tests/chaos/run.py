@@ -167,7 +167,12 @@ def judged(world: World, follower: Follower) -> list[str]:
     most = {
         "server.maintenance_started": {s: history.meetings(s, history.closed, SLACK_S) for s in history.stays},
         "server.host_lost": {s: history.meetings(s, history.lost, SLACK_S) for s in history.stays},
-        "server.moving": {s: len(rows) for s, rows in world.cloud.migrations_of.items()},
+        # A resize that is taken back is on its way twice.
+        "server.moving": Counter(
+            row.server.id
+            for row in world.cloud.migrations.values()
+            for _ in range(2 if row.status in ("reverting", "reverted") else 1)
+        ),
     }
     for name, user in world.users.items():
         log = logs[name]
