@@ -170,7 +170,7 @@ def judged(world: World, follower: Follower) -> list[str]:
         # A resize that is taken back is on its way twice.
         "server.moving": Counter(
             row.server.id
-            for row in world.cloud.migrations.values()
+            for row in world.history.moves.values()
             for _ in range(2 if row.status in ("reverting", "reverted") else 1)
         ),
     }

@@ -22,6 +22,7 @@ from maintd.demo.tenants import Owner, token_of
 from maintd.messaging import oslo_messaging
 from maintd.simulator import Cloud
 from maintd.simulator.bus import OsloBus, Queued
+from maintd.simulator.model import Migration
 from maintd.simulator.rest import RestServer, User
 from maintd.store.vault import new_key
 from tests.chaos.receivers import Receiver
@@ -86,6 +87,8 @@ class History:
         """By host: since when it was disabled or forced down, or not."""
         self.lost: dict[str, list[tuple[float, bool]]] = {}
         """By host: since when it was forced down, or not."""
+        self.moves: dict[int, Migration] = {}
+        """Every row of `migrations` that ever was; Nova forgets those of servers that are deleted."""
         self._look()
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
@@ -93,6 +96,7 @@ class History:
     def _look(self) -> None:
         with self._cloud.lock:
             now = self._cloud.clock.now()
+            self.moves.update(self._cloud.migrations)
             for server in self._cloud.servers.values():
                 _note(self.stays.setdefault(server.id, []), now, server.host)
             for gone in self.stays.keys() - self._cloud.servers.keys():
