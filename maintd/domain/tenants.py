@@ -159,9 +159,24 @@ def _standing(d: Draft, server: Server | None, was: Notice, at: float) -> Notice
 def _move(d: Draft, was: Notice) -> Migration | None:
     """The move under way; one that was told goes on until it has ended, though it may wait again in between."""
     for m in reversed(d.migrations_of(was.server_id)):
-        if m.open and m.phase not in _SETTLED and (m.key == was.move_key or (m.said_started and m.phase in _UNDER_WAY)):
+        under_way = m.key == was.move_key or (m.said_started and m.phase in _UNDER_WAY)
+        if m.open and m.phase not in _SETTLED and under_way and _next_after(d, m) is None:
             return m
     return None
+
+
+def _next_after(d: Draft, m: Migration) -> Migration | None:
+    """A younger move of the same server that has begun: this one is over then, though Nova's row may not have been
+    read since, and must not be told to begin again when the younger one is over too."""
+    return next((o for o in d.migrations_of(m.server_id) if o.said_started and _is_younger(o, m)), None)
+
+
+def _is_younger(other: Migration, m: Migration) -> bool:
+    if other.migration_id is not None and m.migration_id is not None:
+        return other.migration_id > m.migration_id
+    if other.emitted_at and m.emitted_at:
+        return other.emitted_at > m.emitted_at
+    return other.begun_at > m.begun_at
 
 
 def _asked_for_by(m: Migration, server: Server) -> str:
@@ -222,8 +237,19 @@ def _end_of_move(d: Draft, was: Notice) -> _Told:
         return MoveFailed, "unknown"
     if m.phase in _SETTLED:
         return Moved, "awaiting_confirmation"
-    if m.phase is Phase.COMPLETED:
+    phase = m.phase if not m.open else _supposed_end(d, m)
+    if phase is Phase.COMPLETED:
         return Moved, "completed"
-    if m.phase is Phase.CANCELLED:
+    if phase is Phase.CANCELLED:
         return MoveFailed, "reverted" if m.status == "reverted" else "cancelled"
-    return MoveFailed, "failed" if m.phase is Phase.FAILED else "unknown"
+    return MoveFailed, "failed" if phase is Phase.FAILED else "unknown"
+
+
+def _supposed_end(d: Draft, m: Migration) -> Phase | None:
+    """How a move has ended whose end nobody has told yet, since the next one has begun: by where that sets out from."""
+    younger = _next_after(d, m)
+    if m.verdict is not None or younger is None or younger.source is None:
+        return m.verdict
+    if younger.source == m.destination:
+        return Phase.COMPLETED
+    return Phase.FAILED if younger.source == m.source else None
