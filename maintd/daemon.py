@@ -539,6 +539,7 @@ class Daemon:
         if self.store.embedded:
             self.store.claim_file()
             self.store.upgrade()
+            self.store.deliveries.take_back(self.clock.now())
         else:
             self.store.require_current()
         self.bell = Bell(self.clock, self._newest)

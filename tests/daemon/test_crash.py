@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.daemon import crash
 from tests.daemon.processes import Nursery
-from tests.support.rabbitmq import Rabbit
+from tests.daemon.world import World
+from tests.support.rabbitmq import Rabbit, wait_until
 
 
 def test_killed_everywhere(rabbit: Rabbit, nursery: Nursery, tmp_path: Path) -> None:
@@ -20,3 +22,17 @@ def test_killed_everywhere(rabbit: Rabbit, nursery: Nursery, tmp_path: Path) -> 
     assert {**dict.fromkeys(crash.POINTS, 2), "at a random moment": 5} == dict(result.died)
     assert result.drains.keys() == {host for pair in crash.PAIRS for host in pair}
     assert 4 <= sum(result.drains.values())
+
+
+def test_what_was_in_hand_is_sent_again_at_once(nursery: Nursery, new_world: Callable[..., World]) -> None:
+    """Killed in mid-request, on SQLite, its successor does not wait for the end of the lease, which is half a minute:
+    nobody else can have it."""
+    world = new_world()
+    daemon = nursery.spawn(world.config, lease_s=None).wait_connected()
+    world.receiver.flows.clear()
+    world.close_host("cmp-01")
+    wait_until(lambda: world.receiver.held == 1, what="the request to be held")
+    daemon.kill()
+
+    nursery.spawn(world.config, lease_s=None)
+    wait_until(lambda: world.receiver.held >= 2, 20.0, "it to be sent again")

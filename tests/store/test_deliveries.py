@@ -96,6 +96,20 @@ def test_a_claim_is_nobody_elses(database: Database, deliveries: Deliveries) -> 
     assert [TAKEN] == list(deliveries.attempts(mine[0].id))
 
 
+def test_what_a_dead_daemon_had_in_hand_can_be_taken_back(database: Database, deliveries: Deliveries) -> None:
+    """It is due at once, in its order, and no more the dead one's; what is finished or waits stays as it was."""
+    for sequence in (1, 2, 3):
+        database.emit(sequence, subject="cmp-2" if sequence == 3 else "cmp-1")
+    deliveries.fan_out(to("a"), NOW)
+    first, other = claim(deliveries, "dead")
+    deliveries.finish(other.id, "dead", TAKEN, state="delivered")
+
+    assert 1 == deliveries.take_back(NOW + 1)
+    assert deliveries.finish(first.id, "dead", TAKEN, state="delivered") is False
+    assert ["event-1"] == ids(claim(deliveries, "me", NOW + 1))
+    assert ["delivered"] == [d.state for d in deliveries.list(event_id="event-3")]
+
+
 def test_a_lease_that_ran_out_unnoticed_still_counts(database: Database, deliveries: Deliveries) -> None:
     """Whoever finishes late, but before anybody else claimed, has finished."""
     database.emit(1)
