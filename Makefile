@@ -9,13 +9,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint mutate acceptance acceptance-languages bench config clean
+.PHONY: help demo test lint mutate chaos acceptance acceptance-languages bench config clean
 
 help:
 	@echo 'make demo         install into $(VENV) and show the story: a host is drained, one migration stalls, the proof comes'
 	@echo 'make test         install, bring RabbitMQ, run the tests (PYTEST_ARGS="-k name" to choose)'
 	@echo 'make lint         ruff, mypy --strict, the import contract, systemd-analyze, promtool'
 	@echo 'make mutate       take away each guard of the proof in turn, and see that a test notices (ONLY="words" to choose)'
+	@echo 'make chaos        kill maintd KILLS=50 times in the story of two projects, and RabbitMQ and receivers with it (SEED=1 SEEDS=1)'
 	@echo 'make acceptance   tokens of a real Keystone, and stories on a real Nova: CLOUD=NAME TRANSPORT_URL=rabbit://... [STORY="cold shelve"] [REPEAT=10]'
 	@echo 'make acceptance-languages   part of it that needs no cloud: what maintd signs verifies in other languages'
 	@echo 'make bench        what it costs, as ratios in one run (QUICK=1 to see that it works)'
@@ -39,6 +40,10 @@ lint: $(STAMP)-lint $(VENV)/promtool $(STAMP)-systemd
 
 mutate: $(STAMP)-test
 	@$(BIN)/python tools/mutate_guards.py $(if $(ONLY),--only '$(ONLY)') $(MUTATE_ARGS)
+
+chaos: $(STAMP)-test $(STAMP)-rabbitmq
+	@$(BIN)/python -m tests.chaos --kills $(or $(KILLS),50) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	    $(CHAOS_ARGS)
 
 # The transport URL holds a password: it goes by the environment, and may come by it (MAINTD_TRANSPORT_URL).
 # Everything else: make acceptance ACCEPTANCE_ARGS=--help

@@ -158,7 +158,7 @@ def role_is_right(pair: tuple[str, str], calls: Calls, listed: Mapping[str, Stat
             if running:
                 wrong.append(f"HA manager: decision {term} was begun while {running} was under way")
             running = term
-            if term < last or (term == last and server != active) or (term > last and server == active and last):
+            if term < last or (term == last and server != active) or (term > last and server == active):
                 wrong.append(f"HA manager: decision {term} for {server} after {last} for {active}")
             active, last = server, term
         else:
