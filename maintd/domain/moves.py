@@ -106,7 +106,9 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
             return None  # a server has one move at a time: this is the late beginning of that one, or of one before
     if open_ is not None:
         elsewhere = bool(o.source and open_.source and o.source != open_.source)
-        if elsewhere and o.emitted_at <= open_.emitted_at:
+        # Of one that was only read the row says when it began.
+        heard_at = open_.emitted_at or (open_.begun_at + ROW_S if open_.migration_uuid is not None else 0.0)
+        if elsewhere and o.emitted_at <= heard_at:
             return None  # a late word of an earlier move, from another host
         if not elsewhere and (not transition.begins or not _is_another(open_, o)):
             return open_

@@ -370,11 +370,7 @@ class Deliveries:
     def take_back(self, now: float) -> int:
         """Make what is claimed due at once, whoever claimed it; how many. Only where nobody else can run: what a daemon
         that was killed had in hand need not wait for the end of its lease."""
-        left = (
-            update(deliveries)
-            .where(_d.state == "claimed")
-            .values(state="pending", lease_owner=None, due_at=now)
-        )
+        left = update(deliveries).where(_d.state == "claimed").values(state="pending", lease_owner=None, due_at=now)
         return self._database.write(lambda connection: _rows(connection.execute(left)))
 
     def finish(

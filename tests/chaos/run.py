@@ -19,7 +19,7 @@ from tests.chaos.world import World
 from tests.daemon.world import Event
 from tests.receivers.managing import State
 
-SLACK_S = 60.0
+SLACK_S = 5.0
 """How late something may be told of a server that is elsewhere by then."""
 
 

@@ -700,3 +700,23 @@ def test_a_host_that_died_after_somebody_was_found_gone_keeps_nothing_of_that() 
     story.see(story.service(up=False, down_since=story.now - 10))
 
     assert residue(story) == []
+
+
+def test_a_late_word_of_an_earlier_move_ends_none_that_was_only_read() -> None:
+    """After a time in which nobody listened the rows are read first: one move is over and the next, from where that
+    led, is under way. Then comes what the first had said. (Found by chaos, `tests/chaos`.)"""
+    story = Story()
+    story.see(there(story, host="cmp-02"))
+    began_at = story.now - 3.0
+    next_ = {"migration_id": 18, "migration_uuid": "uuid-18", "source": "cmp-02", "destination": "cmp-03"}
+    story.see(row(story, "completed", created_at=began_at - 5), row(story, "running", created_at=began_at, **next_))
+    late = update(
+        story, host="cmp-02", reporter="cmp-02", step=Step.LIVE_POST_DEST_START, kind=Kind.LIVE, source=H,
+        destination="cmp-02", emitted_at=began_at - 1,
+    )  # fmt: skip
+    story.see(late)
+
+    open_ = [m for m in story.fleet.migrations_of(SERVER) if m.open]
+    assert [18] == [m.migration_id for m in open_]
+    story.see(replace(late, emitted_at=began_at + 1.5, step=Step.LIVE_PRE_START))  # a new one, which did begin later
+    assert [None] == [m.migration_id for m in story.fleet.migrations_of(SERVER) if m.open]
