@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="so many runs, each with the next seed (1)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep databases, logs and what was received there")
     asked = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything that was started is ended
     log.configure("error", "text")
     logging.getLogger("oslo.messaging").setLevel(logging.CRITICAL)  # that it finds no broker is our own doing
     folder = asked.keep or Path(tempfile.mkdtemp(prefix="maintd-chaos-"))
