@@ -87,5 +87,6 @@ def test_standby_takes_over(kind: str, nursery: Nursery, new_world: Callable[...
         world.receiver.wait_for("drain.ended", "cmp-01")
         kinds = world.receiver.kinds()
         assert (2, 2) == (kinds.count("migration.started cmp-01"), kinds.count("migration.completed cmp-01"))
-        assert len(set(kinds)) == len(kinds) - 2
+        once = [kind for kind in kinds if not kind.startswith("bus.")]  # a gap may be told of at each takeover
+        assert len(set(once)) == len(once) - 2
         third.stop()

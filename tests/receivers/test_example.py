@@ -8,7 +8,10 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from maintd.clock import SystemClock
+from maintd.delivery import breaker
 from tests.delivery.databases import eventually
 from tests.delivery.receivers import refusing_url
 from tests.receivers.sending import (
@@ -80,8 +83,9 @@ def test_it_acts_once_and_in_order(tmp_path: Path) -> None:
         assert example.silent()
 
 
-def test_what_it_missed_while_it_was_away_can_be_sent_again(tmp_path: Path) -> None:
+def test_what_it_missed_while_it_was_away_can_be_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was given up while it did not run is acted on when it runs and the operator has it sent again."""
+    monkeypatch.setattr(breaker, "PAUSE_MOST_S", 0.01)  # it is not there eighteen times before it is given up
     url = refusing_url()
     with sender(tmp_path, url) as sending:
         sending.publish(event(1), event(2))
