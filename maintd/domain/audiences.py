@@ -14,32 +14,15 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from maintd.domain.events import CATALOGUE
+from maintd.domain.tenant_events import TENANT_CATALOGUE
 
 TENANT_PREFIX: Final = "maintd.server."
 """What the types of tenant events begin with."""
 
-TENANT_TYPES: Final = tuple(
-    f"{TENANT_PREFIX}{what}.v1"
-    for what in (
-        "maintenance_started",
-        "maintenance_ended",
-        "moving",
-        "moved",
-        "move_failed",
-        "move_stalled",
-        "host_lost",
-        "host_recovered",
-    )
-)
-"""What a project is told of its servers."""
-
 
 def types_for(*, project: bool) -> tuple[str, ...]:
     """Every event type that projects, or else operators, are told."""
-    if project:
-        return TENANT_TYPES
-    known = (f"maintd.{middle}.v1" for middle in CATALOGUE)
-    return tuple(name for name in known if not name.startswith(TENANT_PREFIX))
+    return tuple(f"maintd.{middle}.v1" for middle in (TENANT_CATALOGUE if project else CATALOGUE))
 
 
 def default_patterns(*, project: bool) -> tuple[str, ...]:

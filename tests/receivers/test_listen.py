@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from maintd import receiver
 from maintd.cli import main
 from maintd.clock import SystemClock
+from maintd.delivery import subscription_events
 from maintd.receiver import REMEMBERED, Book, Standing
 from tests.receivers.sending import (
     OTHER_SECRET,
@@ -274,3 +276,8 @@ def test_memory_is_bounded() -> None:
 
     assert Standing(again=True) == book.accept(event(REMEMBERED + 1).as_dict())
     assert not book.accept(event(1).as_dict()).again
+
+
+def test_the_challenge_is_known_by_the_type_it_is_sent_under() -> None:
+    """`maintd listen` shares no code with the sender; the name of the challenge is one all the same."""
+    assert subscription_events.VERIFY == receiver.VERIFY_TYPE
