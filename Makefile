@@ -51,7 +51,8 @@ ifdef TRANSPORT_URL
 acceptance: export MAINTD_TRANSPORT_URL = $(TRANSPORT_URL)
 endif
 acceptance: acceptance-languages $(STAMP)-test $(VENV)/keystone/.made
-	@$(BIN)/python -m pytest -q tests/acceptance/test_judge.py tests/acceptance/test_keystone.py
+	@$(BIN)/python -m pytest -q tests/acceptance/test_judge.py tests/acceptance/test_keystone.py \
+	    tests/acceptance/test_canary.py
 	@$(BIN)/python -m tests.acceptance $(if $(CLOUD),--cloud '$(CLOUD)') $(if $(STORY),--story $(STORY)) \
 	    $(if $(REPEAT),--repeat $(REPEAT)) $(if $(HOST),--host '$(HOST)') $(if $(SERVERS),--servers $(SERVERS)) \
 	    $(if $(IMAGE),--image '$(IMAGE)') $(if $(FLAVOR),--flavor '$(FLAVOR)') \

@@ -547,11 +547,12 @@ class Deliveries:
         """Send finished deliveries (dead or delivered) again under the same event id; how many.
 
         What is given must all hold; `since` and `until` bound when the delivery was finished (since <= t < until). A
-        delivery whose event is purged is left alone. Attempts count from none again; those on record stay. Naming an
-        endpoint that was disabled enables it.
+        delivery whose event is purged, or may not be seen yet, is left alone. Attempts count from none again; those on
+        record stay. Naming an endpoint that was disabled enables it.
         """
         d = deliveries.c
-        conditions: list[ColumnElement[bool]] = [d.state.in_(FINISHED), events.c.body.is_not(None)]
+        seen = func.coalesce(events.c.visible_at, now) <= now
+        conditions: list[ColumnElement[bool]] = [d.state.in_(FINISHED), events.c.body.is_not(None), seen]
         if endpoint is not None:
             conditions.append(d.endpoint == endpoint)
         if since is not None:
@@ -657,14 +658,16 @@ def _fan_out(
     begun: set[_Line] = set()
     behind: set[_Line] = set()
     made: list[dict[str, Any]] = []
-    unsent: dict[str, list[str]] = {}
+    unsent: dict[tuple[str, float], list[str]] = {}
     for event, endpoints in batch:
+        # Of a project's event that is held back, nothing is dated from before it may be seen: the project reads it.
+        at = max(now, event.visible_at or 0.0)
         for endpoint in endpoints:
             line = (endpoint, event.subject)
             dead = endpoint in refused
             at_head = not dead and line not in busy and line not in begun
             if dead:
-                unsent.setdefault(endpoint, []).append(event.id)
+                unsent.setdefault((endpoint, at), []).append(event.id)
             elif line in busy:
                 behind.add(line)
             else:
@@ -677,18 +680,18 @@ def _fan_out(
                     "subject": event.subject,
                     "sequence": event.sequence,
                     "state": "dead" if dead else "pending",
-                    "due_at": max(now, event.visible_at or 0.0) if at_head else None,
+                    "due_at": at if at_head else None,
                     "attempts": 0,
-                    "created_at": now,
-                    "finished_at": now if dead else None,
+                    "created_at": at,
+                    "finished_at": at if dead else None,
                 }
             )
     if made:
         connection.execute(_MAKE, made)
-    for endpoint, event_ids in unsent.items():
+    for (endpoint, at), event_ids in unsent.items():
         for ids in _chunks(event_ids):
             these = and_(deliveries.c.endpoint == endpoint, deliveries.c.event_id.in_(ids))
-            _explain(connection, these, "endpoint_disabled", "the endpoint is disabled: nothing is sent to it", now)
+            _explain(connection, these, "endpoint_disabled", "the endpoint is disabled: nothing is sent to it", at)
     return len(batch), behind
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import floor
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
@@ -124,8 +125,10 @@ class Events:
         return self._database.read(lambda connection: connection.execute(query).first()) is not None
 
     def held_back(self, now: float) -> int:
-        """How many events their projects may not see yet."""
-        query = select(func.count()).where(events.c.visible_at > now)
+        """How many events their projects may not see yet. Such an event's time is the whole second of that moment,
+        and the log is indexed by it."""
+        e = events.c
+        query = select(func.count()).where(e.time >= floor(now), e.visible_at > now)
         return int(self._database.read(lambda connection: connection.execute(query).scalar()) or 0)
 
     def last_sequence(self) -> int:

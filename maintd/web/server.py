@@ -183,7 +183,7 @@ class _Resource:
         streams = any(answer.streams for answer in operation.answers.values())
 
         def respond(req: falcon.Request, resp: falcon.Response, **path: str) -> None:
-            caller = self._guard.caller(req, route.needs)
+            caller = req.context.caller = self._guard.caller(req, route.needs)
             body = _body(req) if operation.body is not None else {}
             asked = Asked(
                 self._web,
@@ -283,7 +283,10 @@ def _operators_fault(req: falcon.Request, resp: falcon.Response, error: Exceptio
 def _no_store(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
     resp.status = 503
     resp.set_header("Retry-After", "5")
-    _answer(resp, {"title": "No database", "description": f"The database cannot be used now: {error}"})
+    # Where the database is, and what is wrong with it, is nobody's business but the operators'.
+    caller = getattr(req.context, "caller", None)
+    why = f": {error}" if caller is not None and caller.operator else "; try again in a moment."
+    _answer(resp, {"title": "No database", "description": f"The database cannot be used now{why}"})
 
 
 def _no_lease(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:

@@ -5,8 +5,8 @@ listens beside it and a real receiver takes its webhooks. What maintd said is th
 say: `judge.py` knows how. Any cloud will do that clouds.yaml names, with an account that may administer it and a
 transport URL that reaches its notifications.
 
-Before any story, and on this machine alone, `test_judge.py` tries the judge, and `test_keystone.py` tokens of a real
-Keystone.
+Before any story, and on this machine alone, `test_judge.py` tries the judge, `test_keystone.py` tokens of a real
+Keystone, and `test_canary.py` searches all that owners could read, over a long story, for what is not theirs.
 
 It makes servers of its own and only ever moves those; a host that holds anybody else's is refused.
 

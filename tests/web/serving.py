@@ -110,7 +110,8 @@ class Served:
         sequence = self.store.last_sequence() + 1
         told = self.store.events.list_of_project(project_id, now=AT + 1e6, limit=1000)
         made = events.CloudEvent(
-            id=f"event-{sequence}", type=type, source="/maintd/main", subject=server_id, time=AT, sequence=sequence,
+            id=f"event-{sequence}", type=type, source="/maintd/main", subject=server_id, time=float(int(visible_at)),
+            sequence=sequence,
             data={"server_id": server_id}, project_id=project_id, incarnation=len(told) + 1, visible_at=visible_at,
         )  # fmt: skip
         self._commit((), [made])

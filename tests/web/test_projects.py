@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from maintd.store import Attempt, Subscription
-from maintd.store.subscriptions import ACTIVE, ENDPOINT_PREFIX
+from maintd.store import Attempt, EventRow, Subscription
+from maintd.store.subscriptions import ACTIVE, DISABLED, ENDPOINT_PREFIX
+from maintd.web.stream import Bell
 from tests.web.serving import AT, Served, emptied
 from tests.web.tokens import MINE, OTHERS, get, guarding, post
 
@@ -86,6 +87,53 @@ def test_what_may_not_be_seen_yet_is_not_there(served: Served) -> None:
         served.clock.advance(9)
         answer = get(served, "reader", f"/v1/events?after={answer['next']}")[1]
         assert [late.id, after.id] == [event["id"] for event in answer["events"]]
+
+
+def test_nothing_tells_when_it_was_committed(served: Served) -> None:
+    """Of an event that is held back, the delivery to a disabled endpoint is not there before its time, cannot be sent
+    again, and is dated from then on, with what became of it: else all delays would be in vain."""
+    served.store.subscriptions.add(
+        Subscription("mine", MINE, "m", "https://r.example/", ("*",), state=DISABLED, secrets=("whsec_1",))
+    )
+    late = served.tell(MINE, visible_at=AT + 9)
+    served.store.deliveries.fan_out(lambda event: (f"{ENDPOINT_PREFIX}mine",), AT, refused={f"{ENDPOINT_PREFIX}mine"})
+    with guarding(served):
+        assert [] == get(served, "reader", "/v1/deliveries")[1]["deliveries"]
+        assert 404 == get(served, "reader", f"/v1/deliveries/{late.id}.mine")[0]
+        for body in (
+            {"since": 0},
+            {"until": AT + 99},
+            {"subscription_id": "mine"},
+            {"delivery_ids": [f"{late.id}.mine"]},
+        ):
+            assert (200, {"redelivered": 0}) == post(served, "member", "/v1/deliveries/redeliver", body)
+        served.clock.advance(9)
+        found = get(served, "reader", f"/v1/deliveries/{late.id}.mine")[1]
+        times = {found["created_at"], *(one["at"] for one in found["tries"])}
+
+        assert {"2026-01-01T00:00:09.000000Z"} == times
+        assert {"redelivered": 1} == post(served, "member", "/v1/deliveries/redeliver", {"since": 0})[1]
+
+
+def test_whoever_waits_is_told_when_the_time_comes(served: Served) -> None:
+    """Cursor, state and long poll show nothing before; then a look of the bell finds that a log shows more."""
+    log = served.store.events
+    bell = Bell(served.clock, lambda: (log.last_sequence(), log.held_back(served.clock.now())))
+    served.tell(MINE, visible_at=AT + 9)
+
+    def fetch() -> Sequence[EventRow]:
+        return served.store.events.list_of_project(MINE, now=served.clock.now())
+
+    def strokes_after(seconds: float) -> int:
+        before = bell.strokes
+        served.clock.advance(seconds)
+        bell.wait(bell.strokes - 1, 1.0)
+        return bell.strokes - before
+
+    assert 1 == strokes_after(2)  # the first look finds what there is
+    assert (0, []) == (strokes_after(6.5), fetch())
+    assert (1, 1) == (strokes_after(1), len(fetch()))
+    assert 0 == strokes_after(2)
 
 
 def test_a_project_sees_deliveries_to_its_own_subscriptions(guarded: Served) -> None:

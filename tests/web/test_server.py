@@ -9,6 +9,7 @@ import pytest
 from maintd.errors import OperatorError
 from maintd.web.server import BODY_MAX_BYTES, ROUTES, HttpServer, api, names_loopback
 from tests.web.serving import Served, closed
+from tests.web.tokens import get, guarding
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,18 @@ def test_a_closed_database_is_503(served: Served) -> None:
 
     assert 503 == status
     assert "database" in answer["description"].lower()
+
+
+def test_where_the_database_is_is_told_to_operators_only(served: Served) -> None:
+    """A project hears that there is none just now, and neither where it would be nor what is wrong with it."""
+    with served.store._database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE events")
+    with guarding(served):
+        told = {who: get(served, who, "/v1/events") for who in ("reader", "admin")}
+
+    assert (503, 503) == (told["reader"][0], told["admin"][0])
+    assert "maintd.sqlite" in told["admin"][1]["description"]
+    assert "The database cannot be used now; try again in a moment." == told["reader"][1]["description"]
 
 
 def test_a_taken_port_is_the_operators_to_mend(served: Served) -> None:
