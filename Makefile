@@ -52,7 +52,7 @@ acceptance: export MAINTD_TRANSPORT_URL = $(TRANSPORT_URL)
 endif
 acceptance: acceptance-languages $(STAMP)-test $(VENV)/keystone/.made
 	@$(BIN)/python -m pytest -q tests/acceptance/test_judge.py tests/acceptance/test_keystone.py \
-	    tests/acceptance/test_canary.py
+	    tests/acceptance/test_canary.py tests/acceptance/test_chaos.py
 	@$(BIN)/python -m tests.acceptance $(if $(CLOUD),--cloud '$(CLOUD)') $(if $(STORY),--story $(STORY)) \
 	    $(if $(REPEAT),--repeat $(REPEAT)) $(if $(HOST),--host '$(HOST)') $(if $(SERVERS),--servers $(SERVERS)) \
 	    $(if $(IMAGE),--image '$(IMAGE)') $(if $(FLAVOR),--flavor '$(FLAVOR)') \

@@ -1,4 +1,4 @@
-"""A small chaos in each run of the tests; `make chaos` is the great one."""
+"""A small chaos, for a quick look; `make chaos` is the great one."""
 
 from __future__ import annotations
 
