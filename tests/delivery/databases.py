@@ -123,7 +123,7 @@ def new_database(kind: str, folder: Path) -> Iterator[Database]:
             connection.execute(text(f"DROP DATABASE {name}"))
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait until a condition holds; fails the test after the deadline."""
     pause, deadline = threading.Event(), time.monotonic() + timeout_s
     while not condition():
