@@ -325,11 +325,12 @@ def _paused(was: Subscription) -> Subscription:
 
 
 def _resumed(was: Subscription, now: float) -> Subscription:
+    """Where it was, with a clean slate: that it failed before the pause is no reason to give it up after it."""
     if was.state != PAUSED:
         return was
-    return (
-        replace(was, state=ACTIVE) if was.verified_at is not None else _unverified(replace(was, state=UNVERIFIED), now)
-    )
+    if was.verified_at is None:
+        return _unverified(replace(was, state=UNVERIFIED), now)
+    return replace(was, state=ACTIVE, failing_since=None)
 
 
 def _overlaps(one: Subscription, now: float) -> bool:

@@ -259,6 +259,14 @@ def test_it_is_paused_and_resumed(
     assert resumed == served.post(path, {"paused": False}, "PATCH")[1]["state"]
 
 
+def test_what_failed_before_a_pause_is_forgotten_after_it(served: Served) -> None:
+    """One that is resumed is not given up at its first failure for having failed before it was paused."""
+    number = put(served, PAUSED, verified_at=AT, failing_since=AT)
+    served.post(f"/v1/subscriptions/{number}", {"paused": False}, "PATCH")
+
+    assert (ACTIVE, None) == (held(served, number).state, held(served, number).failing_since)
+
+
 def test_a_disabled_one_is_enabled_and_not_paused(served: Served) -> None:
     """Pausing must not be a way around: it is enabled, which verifies it anew; what is not disabled cannot be."""
     path = f"/v1/subscriptions/{put(served, DISABLED, verified_at=AT, disabled_at=AT, failing_since=AT, reason='410')}"
