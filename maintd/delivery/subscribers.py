@@ -1,10 +1,11 @@
 """Subscriptions as endpoints: which are sent to, which are still to be verified, which are given up and tried again.
 
 The rows are the truth (`maintd.store.subscriptions`); any controller may change one, and every change is a version.
-What is here of them is a copy, made anew when the version has grown. Three things become of it:
+What is here of them is a copy, made anew when there is another version. Three things become of it:
 
 - *endpoints* of the active ones, with their routes; a disabled one keeps its route, so that what it misses is a dead
-  letter that can be sent again, and a paused or unverified one has none;
+  letter that can be sent again, and a paused or unverified one has none. One whose secret cannot be decrypted keeps
+  its route too, and what it is to get waits for the key;
 - *checks*: a verification before the first event, by the CloudEvents handshake (the endpoint allows our origin) or by
   a challenge that comes back; and one signed test event now and then to a disabled one, which is active again when it
   takes it. A check is claimed by moving its time on in the row: one controller makes it, and a crash leaves it to the
@@ -117,7 +118,7 @@ class Subscribers:
         self._known: dict[str, Subscription] = {}  # by endpoint
         self._failing_since: dict[str, float] = {}  # not in the row yet; by endpoint
         self._checking: dict[str, asyncio.Task[None]] = {}
-        self._unreadable = ""
+        self._unreadable: Sequence[str] = ()
         self.endpoints: dict[str, Endpoint] = {}
         """Those that events are sent to, open."""
 
@@ -135,13 +136,17 @@ class Subscribers:
         if version == self.version:
             return None
         began = self._clock.monotonic()
-        try:
-            rows = self._rows.all()
-        except OperatorError as wrong:  # no key, or another one: what waits for them is left alone
-            if str(wrong) != self._unreadable:
-                self._unreadable = str(wrong)
-                log.error("subscriptions_unreadable", detail=str(wrong))
-            rows = ()
+        rows = self._rows.all()
+        unreadable = [one.id for one in rows if not one.secrets]
+        if unreadable and unreadable != self._unreadable:
+            log.error(
+                "subscriptions_unreadable",
+                count=len(unreadable),
+                subscription=unreadable[0],
+                detail="their secrets cannot be decrypted, so nothing is sent to them; what there is for them waits. "
+                "Put the key they were encrypted with into [subscriptions] key_file again, and restart maintd.",
+            )
+        self._unreadable = unreadable
         self.version = version
         self.read_again_at = now + (self._clock.monotonic() - began) / READING_SHARE
         return rows
@@ -158,7 +163,7 @@ class Subscribers:
             was = before.get(one.endpoint)
             if was is not None and was.failing_since is not None and one.failing_since is None:
                 self._failing_since.pop(one.endpoint, None)  # it was taken, as another controller saw
-            if one.state == ACTIVE:
+            if one.state == ACTIVE and one.secrets:
                 same = was is not None and (was.url, was.secrets, was.previous_until) == (
                     one.url, one.secrets, one.previous_until,
                 )  # fmt: skip
@@ -421,6 +426,8 @@ class Subscribers:
 
 
 def _check_due_at(one: Subscription) -> float | None:
+    if not one.secrets:
+        return None  # nothing can be signed for it
     match one.state:
         case "unverified":
             return one.verify_due_at

@@ -1,8 +1,9 @@
 """Subscriptions as rows: who wants to be told, where, of what, under which secrets, and how that stands.
 
 An operator's subscription has no project; a project's own belongs to it, and every question that a project asks is
-asked with its id, so that another's is not there rather than forbidden. Whoever changes a row gives it the next
-`version` of the table: by the highest one, every controller's dispatcher sees that there is something to read anew.
+asked with its id, so that another's is not there rather than forbidden. Whoever changes a row gives it a `version`
+higher than any in the table: by their sum, every controller's dispatcher sees that there is something to read anew. By
+how much it is higher is drawn, so that what is made after a deletion does not look like what was deleted.
 
 It decides nothing: whether an endpoint is verified, given up or tried again is the dispatcher's affair, who may ask the
 web's. Secrets are encrypted by the vault before they come near a statement; no row, repr or error shows one.
@@ -13,13 +14,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from secrets import randbelow
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from maintd.errors import OperatorError
 from maintd.store.engine import Database
 from maintd.store.subscription_tables import subscriptions
 from maintd.store.vault import Vault
+
+VERSION_STEP: Final = 2**20
+"""A version is higher than all before it by so much at most, at random."""
 
 UNVERIFIED: Final = "unverified"
 ACTIVE: Final = "active"
@@ -84,7 +90,7 @@ class Subscriptions:
         self._vault = vault
 
     def version(self) -> tuple[int, int]:
-        """(highest version, number of rows): another pair than before means that something has changed."""
+        """(sum of the versions, number of rows): another pair than before means that something has changed."""
         return self._database.read(version_of)
 
     def add(self, subscription: Subscription, *, quota: int | None = None) -> Subscription | None:
@@ -155,9 +161,9 @@ class Subscriptions:
         )
 
     def all(self) -> Sequence[Subscription]:
-        """Every one, for the dispatcher."""
+        """Every one, for the dispatcher. One whose secrets cannot be decrypted is there all the same, without any."""
         statement = select(subscriptions).order_by(subscriptions.c.id)
-        return self._database.read(lambda connection: [self._of(row) for row in connection.execute(statement)])
+        return self._database.read(lambda connection: [self._readable(row) for row in connection.execute(statement)])
 
     def count(self, project_id: str | None) -> int:
         """How many a project, or with None the operators, have."""
@@ -193,6 +199,12 @@ class Subscriptions:
             "version": one.version,
         }
 
+    def _readable(self, row: Row[Any]) -> Subscription:
+        try:
+            return self._of(row)
+        except OperatorError:  # there is no key, or another one
+            return self._of(row, secrets=False)
+
     def _of(self, row: Row[Any], *, secrets: bool = True) -> Subscription:
         texts = [text for text in (row.secret, row.previous_secret) if text and secrets]
         return Subscription(
@@ -226,11 +238,13 @@ def version_of(connection: Connection) -> tuple[int, int]:
     return int(row[0] or 0), int(row[1])
 
 
-_VERSION: Final = select(func.max(subscriptions.c.version), func.count())
+# The sum and not the highest: of two that are changed at once, the one that is seen first may be the higher one.
+_VERSION: Final = select(func.sum(subscriptions.c.version), func.count())
 
 
 def _next_version(connection: Connection) -> int:
-    return int(connection.execute(select(func.max(subscriptions.c.version))).scalar() or 0) + 1
+    highest = connection.execute(select(func.max(subscriptions.c.version))).scalar() or 0
+    return int(highest) + 1 + randbelow(VERSION_STEP)
 
 
 def _count(connection: Connection, project_id: str | None) -> int:

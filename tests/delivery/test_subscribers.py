@@ -29,7 +29,7 @@ from maintd.delivery.subscription_events import TEST, VERIFY, allows, echoes
 from maintd.errors import OperatorError
 from maintd.store.deliveries import Delivery
 from maintd.store.subscriptions import ACTIVE, DISABLED, PAUSED, UNVERIFIED, Subscription, Subscriptions
-from maintd.store.vault import Vault
+from maintd.store.vault import Vault, new_key
 from tests.delivery.databases import KINDS, Database, eventually, new_database
 from tests.delivery.receivers import Behaviour, Received, Receiver, answer, receiver, refusing_url, silent
 from tests.delivery.test_dispatcher import Counted
@@ -298,7 +298,24 @@ def test_a_lost_key_stops_subscriptions_and_nothing_else(bench: Bench) -> None:
     bench.emit(2)
 
     eventually(lambda: bench.deliveries.counts().get(("fixed", "delivered")) == 1)
-    assert ["pending"] == bench.states(one)
+    assert ["pending", "pending"] == bench.states(one)
+
+
+def test_a_secret_that_cannot_be_read_stops_no_other_subscription(bench: Bench) -> None:
+    """Beside a row under another key all others are served and verified; what there is for it waits for the key."""
+    server = bench.receiver(allowing("main"))
+    foreign = Subscriptions(bench.database, lambda: Vault([new_key()]))
+    broken = foreign.add(Subscription("0" * 32, None, "ha", server.url, ("*",), state=ACTIVE, secrets=(SECRET,)))
+    unverified = foreign.add(Subscription("1" * 32, None, "ha", server.url, ("*",), verify_due_at=NOW))
+    assert broken is not None and unverified is not None
+    bench.start()
+    good, new = bench.subscribe(server.url), bench.subscribe(server.url, UNVERIFIED)
+    bench.until(new, lambda row: row.state == ACTIVE)
+    bench.emit(1)
+    bench.settle(good, "delivered")
+
+    assert ["pending"] == bench.states(broken)
+    assert [] == bench.states(unverified)
 
 
 def test_the_policy_for_addresses_holds(bench: Bench) -> None:

@@ -45,7 +45,8 @@ def test_one_comes_back_as_it_was_kept(store: Store) -> None:
 
     added = store.subscriptions.add(made)
 
-    assert added == replace(made, version=1) == store.subscriptions.get("a")
+    assert added is not None and added.version > 0
+    assert added == replace(made, version=added.version) == store.subscriptions.get("a")
     assert [added] == list(store.subscriptions.all())
     assert "whsec" not in repr(added) and "r.example" not in repr(added)
 
@@ -62,7 +63,7 @@ def test_no_secret_is_in_the_database(store: Store) -> None:
 
 
 def test_secrets_are_read_only_by_who_asks_for_them(store: Store) -> None:
-    """A list has none, and asking without them needs no key."""
+    """A list has none, and asking without them needs no key; nor does the dispatcher, which finds none then."""
     store.subscriptions.add(one("a"))
     assert () == store.subscriptions.list(project_id="p")[0].secrets
 
@@ -74,8 +75,8 @@ def test_secrets_are_read_only_by_who_asks_for_them(store: Store) -> None:
     assert [()] == [found.secrets for found in store.subscriptions.list(project_id="p")]
     found = store.subscriptions.get("a", secrets=False)
     assert found is not None and () == found.secrets
+    assert [()] == [found.secrets for found in store.subscriptions.all()]
     for needs in (
-        store.subscriptions.all,
         lambda: store.subscriptions.get("a"),
         lambda: store.subscriptions.add(one("b")),
     ):
@@ -122,6 +123,29 @@ def test_every_change_is_seen_by_the_version(store: Store) -> None:
     seen.append(store.subscriptions.version())
 
     assert len(seen) == len(set(seen))
+
+
+def test_what_takes_the_place_of_another_is_seen_by_the_version(store: Store) -> None:
+    """One that is made right after the newest was deleted gives another version than that had."""
+    store.subscriptions.add(one("a"))
+    store.subscriptions.add(one("b"))
+    before = store.subscriptions.version()
+    store.subscriptions.remove("b")
+    store.subscriptions.add(one("c"))
+
+    assert before != store.subscriptions.version()
+
+
+def test_one_whose_secret_cannot_be_read_hides_no_other(store: Store, connection: str, clock: ManualClock) -> None:
+    """A row that was encrypted under another key is listed for the dispatcher without secrets, and the others whole."""
+    other = open_store(connection, clock, vault=lambda: Vault((new_key(),)))
+    other.subscriptions.add(one("a"))
+    other.close()
+    whole = store.subscriptions.add(one("b"))
+
+    broken, found = store.subscriptions.all()
+    assert ("a", ()) == (broken.id, broken.secrets)
+    assert whole == found
 
 
 def test_changes_at_once_are_all_kept(store: Store, connection: str, clock: ManualClock) -> None:
