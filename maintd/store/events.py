@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from math import floor
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from maintd.domain.events import CloudEvent
 from maintd.store.engine import Database, Insert
@@ -40,6 +40,9 @@ class EventRow:
 
 _REST = (events.c.id, events.c.type, events.c.subject, events.c.time, events.c.body)
 _COLUMNS = (events.c.sequence, *_REST)
+_NO_PROJECT = func.coalesce(events.c.project_id, "") == ""
+"""An operators' event. Said so that no index by project answers it: nearly all events are the operators', and SQLite
+would look at every one of them, and sort them, for each page."""
 _END = 2**63 - 1
 """Higher than any number of an event."""
 
@@ -59,7 +62,7 @@ class Events:
         asked for by name.
         """
         e = events.c
-        query = select(*_COLUMNS).where(e.project_id.is_(None), e.sequence > after).order_by(e.sequence)
+        query = select(*_COLUMNS).where(_NO_PROJECT, e.sequence > after).order_by(e.sequence)
         return [*self._list(query, limit, type_glob, subject)]
 
     def list_of_project(
@@ -78,7 +81,7 @@ class Events:
         be shown it.
         """
         e = events.c
-        hidden = select(func.min(e.incarnation)).where(e.project_id == project_id, e.visible_at > now)
+        hidden = select(func.min(e.incarnation)).where(hidden_from(project_id, now))
         query = (
             select(e.incarnation, *_REST)
             .where(
@@ -125,16 +128,25 @@ class Events:
         return self._database.read(lambda connection: connection.execute(query).first()) is not None
 
     def held_back(self, now: float) -> int:
-        """How many events their projects may not see yet. Such an event's time is the whole second of that moment,
-        and the log is indexed by it."""
-        e = events.c
-        query = select(func.count()).where(e.time >= floor(now), e.visible_at > now)
+        """How many events their projects may not see yet."""
+        query = select(func.count()).where(_held_back(now))
         return int(self._database.read(lambda connection: connection.execute(query).scalar()) or 0)
 
     def last_sequence(self) -> int:
         """The highest sequence ever given, 0 before the first: purge always leaves the last event in place."""
         query = select(func.max(events.c.sequence))
         return int(self._database.read(lambda connection: connection.execute(query).scalar()) or 0)
+
+
+def hidden_from(project_id: str, now: float) -> ColumnElement[bool]:
+    """Whether an event is this project's, and it may not see it yet. These are few: not all that it ever had are
+    looked at."""
+    return and_(_held_back(now), func.coalesce(events.c.project_id, "") == project_id)
+
+
+def _held_back(now: float) -> ColumnElement[bool]:
+    """Such an event's time is the whole second of when it may be seen, and the log is indexed by it."""
+    return and_(events.c.time >= floor(now), events.c.visible_at > now)
 
 
 class Appending:

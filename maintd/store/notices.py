@@ -17,6 +17,7 @@ from maintd.domain.events import wire
 from maintd.domain.model import Notice
 from maintd.domain.tenant_events import state_of
 from maintd.store.engine import Database
+from maintd.store.events import hidden_from
 from maintd.store.fleet import SHELVES
 from maintd.store.tables import events, notices, projects
 
@@ -48,9 +49,7 @@ def _of_project(connection: Connection, project_id: str, now: float, after: str,
     hidden = {
         row.subject: row.incarnation
         for row in connection.execute(
-            select(e.subject, e.incarnation)
-            .where(e.project_id == project_id, e.visible_at > now)
-            .order_by(e.incarnation.desc())
+            select(e.subject, e.incarnation).where(hidden_from(project_id, now)).order_by(e.incarnation.desc())
         )
     }  # by server the first that it may not see yet
     told = connection.execute(select(projects.c.incarnation).where(projects.c.project_id == project_id)).scalar() or 0

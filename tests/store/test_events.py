@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import event
+
 from maintd.domain.events import CloudEvent
 from maintd.store import Commit, Fence, Store
 from tests.store.conftest import NOW
@@ -54,3 +59,28 @@ def test_an_event_is_found_by_id(store: Store, fence: Fence) -> None:
     assert found is not None and 2 == found.sequence
     assert store.events.get("event-3") is None
     assert (0, []) == (store.last_sequence() - 2, store.events.list(after=2))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.events.list(after=5),
+        lambda store: store.events.list(after=5, subject="cmp-0"),
+        lambda store: store.events.list_of_project("p-1", after=5, now=NOW),
+        lambda store: store.notices.of_project("p-1", NOW),
+    ],
+)
+def test_the_end_of_a_log_is_found_without_looking_at_all_of_it(store: Store, ask: Callable[[Store], object]) -> None:
+    """On SQLite no question that is asked again and again goes through all events of one owner."""
+    if store._database.dialect != "sqlite":
+        pytest.skip("how others plan depends on what is in the tables")
+    plans: list[str] = []
+
+    def explain(connection, cursor, statement, parameters, context, many) -> None:  # type: ignore[no-untyped-def]
+        plans.extend(row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+    event.listen(store._database.engine, "before_cursor_execute", explain)
+    ask(store)
+
+    assert [one for one in plans if " events" in one]
+    assert [] == [one for one in plans if one.endswith("_incarnation (project_id=?)")]
