@@ -63,8 +63,11 @@ def _concerned(d: Draft) -> Iterator[str]:
         elif table is Migration or table is Stall:
             yield value.server_id  # type: ignore[union-attr]
         elif table is Host:
-            if _felt(d.fleet.host(key)) != _felt(d.host(key)):
+            was, host = d.fleet.host(key), d.host(key)
+            if _felt(was) != _felt(host):
                 yield from sorted(d.servers_on(key))
+            elif was is not None and host is not None and was.up != host.up:
+                yield from [one for one in sorted(d.servers_on(key)) if _was_lost(d.fleet.notice(one))]
         elif table is Drain:
             yield from sorted(d.servers_on(value.host))  # type: ignore[union-attr,arg-type]
     if d.everyone:
@@ -78,6 +81,10 @@ def _concerned(d: Draft) -> Iterator[str]:
 def _lost(host: Host | None) -> bool:
     """Whether nobody has control of a host, as far as that was told: a heartbeat that only flaps is no loss."""
     return host is not None and (host.forced_down or host.said_up is False)
+
+
+def _was_lost(notice: Notice | None) -> bool:
+    return notice is not None and notice.lost_since is not None
 
 
 def _touches(d: Draft, host: Host | None) -> bool:
@@ -137,7 +144,8 @@ def _standing(d: Draft, server: Server | None, was: Notice, at: float) -> Notice
     if drain is not None and drain.ended_at is not None:
         drain = None
     move = _move(d, was)
-    lost = _lost(host)
+    # That it is no longer forced down does not bring a host back: its heartbeat does.
+    lost = _lost(host) or (_was_lost(was) and host is not None and host.up is False)
     return Notice(
         was.server_id,
         was.project_id,
@@ -215,7 +223,7 @@ def _edges(d: Draft, was: Notice, now: Notice, server: Server | None) -> Iterato
         yield MaintenanceStarted, "started"
     elif now.removal and not was.removal:
         yield MaintenanceStarted, "removal"
-    if now.lost_since is not None and (was.lost_since is None or now.forced_down > was.forced_down):
+    if now.lost_since is not None and (was.lost_since is None or now.forced_down != was.forced_down):
         yield ServerHostLost, "forced_down" if now.forced_down else "lost"
     if now.move_key is not None and now.move_key != was.move_key:
         yield Moving, "started"

@@ -261,6 +261,18 @@ def test_the_loss_of_the_host_is_told_and_its_return() -> None:
     assert [e.data["change"] for e in world.told][-1] == "recovered"
 
 
+def test_a_host_that_is_no_longer_forced_down_is_back_when_its_heartbeat_is() -> None:
+    """An operator who takes the word back while the host is still down tells nobody that it is under control, but that
+    it is only lost."""
+    world = begun()
+
+    assert world.service(up=False, forced_down=True) == ["host_lost: forced_down"]
+    assert world.service(up=False) == ["host_lost: lost"]
+    assert world.state()["host_lost"]["forced_down"] is False  # type: ignore[index]
+    assert world.service(up=True) == ["host_recovered: recovered"]
+    assert world.fleet.notice("s-1") is None
+
+
 def test_a_server_that_is_rebuilt_elsewhere_has_left_the_lost_host() -> None:
     """After an evacuation nothing is lost any more: the owner hears so, whatever becomes of the host."""
     world = begun()
@@ -447,7 +459,7 @@ def test_whoever_hears_the_newest_is_right_and_operators_hear_the_same(seed: int
             "move_failed": ("move", False), "host_lost": ("lost", True), "host_recovered": ("lost", False),
         }[word]  # fmt: skip
         key = (event.notice.server_id, thing)
-        again = event.change in ("removal", "resumed", "forced_down") or word == "move_stalled"
+        again = event.change in ("removal", "resumed") or word in ("move_stalled", "host_lost")
         assert begins != open_[key] or (again and open_[key]), (word, event.change)
         open_[key] = begins
     assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
