@@ -374,6 +374,18 @@ def test_with_jitter_projects_are_told_at_moments_of_their_own() -> None:
         assert times == sorted(times, key=lambda t: t or 0.0)
 
 
+def test_an_events_time_is_the_whole_second_of_when_it_may_be_seen() -> None:
+    """The store finds by it what is held back: were it earlier, an event could be read before its time."""
+    world = World(replace(World().policy, tenant_jitter_s=300.0))
+    world.service()
+    world.server()
+    world.drains()
+    (event,) = world.told
+
+    assert event.visible_at is not None and event.visible_at > world.now - 1.0
+    assert event.time == event.visible_at // 1
+
+
 def test_an_event_has_only_what_is_allowed() -> None:
     """Its members are those of the catalogue, and nothing of hosts, drains, messages or others is in its bytes."""
     world = begun()

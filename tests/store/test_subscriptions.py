@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def test_a_bad_file_of_keys_is_a_sentence(tmp_path: Path, text: str, says: str) 
 
 def tell(store: Store, fence: Fence, sequence: int, project_id: str | None, incarnation: int | None, at: float) -> None:
     event = CloudEvent(
-        f"event-{sequence}", "maintd.server.moving.v1", "/maintd/main", "srv", NOW, sequence, {}, project_id,
+        f"event-{sequence}", "maintd.server.moving.v1", "/maintd/main", "srv", float(floor(at)), sequence, {}, project_id,
         incarnation, at if project_id else None,
     )  # fmt: skip
     store.commit(Commit(fence, events=[event]))
