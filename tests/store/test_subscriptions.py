@@ -219,8 +219,8 @@ def test_a_bad_file_of_keys_is_a_sentence(tmp_path: Path, text: str, says: str) 
 
 def tell(store: Store, fence: Fence, sequence: int, project_id: str | None, incarnation: int | None, at: float) -> None:
     event = CloudEvent(
-        f"event-{sequence}", "maintd.server.moving.v1", "/maintd/main", "srv", float(floor(at)), sequence, {}, project_id,
-        incarnation, at if project_id else None,
+        f"event-{sequence}", "maintd.server.moving.v1", "/maintd/main", "srv", float(floor(at)), sequence, {},
+        project_id, incarnation, at if project_id else None,
     )  # fmt: skip
     store.commit(Commit(fence, events=[event]))
 
