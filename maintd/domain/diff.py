@@ -156,7 +156,7 @@ def _diff_migration(out: list[Event], before: Migration | None, m: Migration, be
     fields = _fields(m)
     if not m.said_started and (ready or speaks or begun):
         out.append(events.MigrationStarted(because=because, **fields))
-        d.changed[(Migration, m.key)] = replace(m, said_started=True)
+        d.put(replace(m, said_started=True))
     for stall in passed:
         since = Instant(d.now)
         out.append(events.MigrationResumed(because=because, **fields, reason=stall.reason, since=since))

@@ -46,7 +46,7 @@ class Draft:
 
     __slots__ = (
         "fleet", "policy", "new_id", "because", "now", "changed", "removed", "forgotten", "touched", "departed",
-        "emptied", "requested", "before_events", "everyone",
+        "emptied", "requested", "before_events", "everyone", "_servers", "_moves",
     )  # fmt: skip
 
     def __init__(self, fleet: Fleet, ids: Callable[[], str], because: Because, now: float) -> None:
@@ -64,6 +64,9 @@ class Draft:
         self.requested: dict[str, bool] = {}
         self.everyone = False
         self.before_events: list[Event] = []
+        # Of `changed` again, the servers and by server the moves: one reduction may touch all there are of both.
+        self._servers: dict[str, Server] = {}
+        self._moves: dict[str, dict[str, Migration]] = {}
 
     def _get(self, table: type[V], key: str, held: V | None) -> V | None:
         slot = (table, key)
@@ -100,10 +103,7 @@ class Draft:
     def migrations_of(self, server_id: str) -> list[Migration]:
         if not self.changed and not self.forgotten:
             return list(self.fleet.migrations_of(server_id))
-        held = {m.key: m for m in self.fleet.migrations_of(server_id)}
-        for (table, key), value in self.changed.items():
-            if table is Migration and value.server_id == server_id:  # type: ignore[union-attr]
-                held[key] = value  # type: ignore[assignment]
+        held = {m.key: m for m in self.fleet.migrations_of(server_id)} | self._moves.get(server_id, {})
         return [m for m in held.values() if (Migration, m.key) not in self.forgotten]
 
     def open_migration_of(self, server_id: str) -> Migration | None:
@@ -111,25 +111,22 @@ class Draft:
 
     def open_migrations_on(self, host: str) -> list[Migration]:
         held = {m.key: m for m in self.fleet.open_migrations_on(host)}
-        for (table, key), value in self.changed.items():
-            if table is Migration:
-                held[key] = value  # type: ignore[assignment]
+        for moves in self._moves.values():
+            held |= moves
         return [m for m in held.values() if m.open and host in (m.source, m.destination)]
 
     def servers_on(self, host: str) -> set[str]:
         ids = set(self.fleet.servers_on(host))
-        for (table, key), value in self.changed.items():
-            if table is Server:
-                here = value.host == host and value.deleted_at is None  # type: ignore[union-attr]
-                (ids.add if here else ids.discard)(key)
+        for key, server in self._servers.items():
+            here = server.host == host and server.deleted_at is None
+            (ids.add if here else ids.discard)(key)
         return ids
 
     def landing_on(self, host: str) -> set[str]:
         ids = set(self.fleet.landing_on(host))
-        for (table, key), value in self.changed.items():
-            if table is Server:
-                here = value.landing == host and value.deleted_at is None  # type: ignore[union-attr]
-                (ids.add if here else ids.discard)(key)
+        for key, server in self._servers.items():
+            here = server.landing == host and server.deleted_at is None
+            (ids.add if here else ids.discard)(key)
         return ids
 
     def residue_on(self, host: str) -> list[Residue]:
@@ -148,6 +145,10 @@ class Draft:
 
     def put(self, value: Value) -> None:
         self.changed[(type(value), value.key)] = value
+        if isinstance(value, Server):
+            self._servers[value.key] = value
+        elif isinstance(value, Migration):
+            self._moves.setdefault(value.server_id, {})[value.key] = value
 
     def touch(self, *hosts: str | None) -> None:
         for host in hosts:

@@ -7,13 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import count
+from time import process_time
 
 import pytest
 
 from maintd.domain import events
 from maintd.domain.events import CloudEvent, Event
 from maintd.domain.fleet import Fleet
-from maintd.domain.model import Because, Kind, Knowledge, Notice, Policy, Stall
+from maintd.domain.model import Because, Host, Kind, Knowledge, Notice, Policy, Server, Stall
 from maintd.domain.observations import (
     DrainRequested,
     MigrationSeen,
@@ -279,6 +280,32 @@ def test_a_server_that_is_rebuilt_elsewhere_has_left_the_lost_host() -> None:
     world.service(forced_down=True, disabled=True)
 
     assert world.server(host=OTHER) == ["host_recovered: left"]
+
+
+def _time_to_lose(hosts: int) -> float:
+    """How long it takes to tell that all hosts of a cloud, with twenty servers each, are lost at once."""
+    world = World(Policy(has_cloud=False, tenants=True, lost_after_s=5.0))
+    for host in range(hosts):
+        world.fleet.put(Host(f"h-{host}", service_uuid=f"svc-h-{host}", up=True, said_up=True, seen_at=1.0))
+        for place in range(20):
+            world.fleet.put(Server(f"s-{host}-{place}", f"p-{host % 97}", host=f"h-{host}", seen_at=1.0))
+    for host in range(hosts):
+        world.service(f"h-{host}", up=False)
+    due = world.fleet.take_due(world.now + 100)
+    assert due is not None
+    began = process_time()
+    told = world.see(TimerDue(due[0] + hosts, subject=due[1]))
+    took_s = process_time() - began
+    assert len(told) == hosts * 20
+    return took_s
+
+
+def test_the_loss_of_a_whole_cloud_costs_no_more_than_its_servers() -> None:
+    """Eight times as many servers take about eight times as long to tell, not sixty-four times: the fleet's writer
+    waits for it."""
+    small, large = min(_time_to_lose(50) for _ in range(3)), _time_to_lose(400)
+
+    assert large < 24 * small
 
 
 def test_a_deleted_server_is_touched_by_nothing() -> None:
