@@ -58,7 +58,9 @@ def _concerned(d: Draft) -> Iterator[str]:
     """The servers of which what touches them may have changed."""
     for (table, key), value in [*d.changed.items(), *d.removed.items()]:
         if table is Server:
-            if d.fleet.notice(key) is not None or _touches(d, d.host(value.host)):  # type: ignore[union-attr]
+            touched = _touches(d, d.host(value.host))  # type: ignore[union-attr]
+            # Of one that moves, this may be the first that says whose it is.
+            if touched or d.fleet.notice(key) is not None or d.open_migration_of(key) is not None:
                 yield key
         elif table is Migration or table is Stall:
             yield value.server_id  # type: ignore[union-attr]
@@ -81,6 +83,15 @@ def _concerned(d: Draft) -> Iterator[str]:
 def _lost(host: Host | None) -> bool:
     """Whether nobody has control of a host, as far as that was told: a heartbeat that only flaps is no loss."""
     return host is not None and (host.forced_down or host.said_up is False)
+
+
+def _still_lost(d: Draft, server: Server, host: Host | None) -> bool:
+    """Whether a loss that was told goes on, for a server that has not left. That it is no longer forced down does not
+    bring a host back: its heartbeat does. Nor does the end of its service: nobody has control of what may still run."""
+    before = d.fleet.server(server.server_id)
+    if server.host is None or (before is not None and before.host != server.host):
+        return False
+    return host is None or host.up is False
 
 
 def _was_lost(notice: Notice | None) -> bool:
@@ -144,8 +155,7 @@ def _standing(d: Draft, server: Server | None, was: Notice, at: float) -> Notice
     if drain is not None and drain.ended_at is not None:
         drain = None
     move = _move(d, was)
-    # That it is no longer forced down does not bring a host back: its heartbeat does.
-    lost = _lost(host) or (_was_lost(was) and host is not None and host.up is False)
+    lost = _lost(host) or (_was_lost(was) and _still_lost(d, server, host))
     return Notice(
         was.server_id,
         was.project_id,

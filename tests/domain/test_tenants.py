@@ -22,6 +22,7 @@ from maintd.domain.observations import (
     OwnersListening,
     ServerSeen,
     ServiceSeen,
+    ServicesListed,
     Step,
     TimerDue,
 )
@@ -280,6 +281,37 @@ def test_a_server_that_is_rebuilt_elsewhere_has_left_the_lost_host() -> None:
     world.service(forced_down=True, disabled=True)
 
     assert world.server(host=OTHER) == ["host_recovered: left"]
+
+
+def test_a_host_forced_down_by_mistake_is_back_when_that_is_taken_back() -> None:
+    """Its heartbeat was heard all the time."""
+    world = begun()
+    world.service(forced_down=True)
+
+    assert world.service() == ["host_recovered: recovered"]
+
+
+def test_a_lost_host_whose_service_is_deleted_is_not_back() -> None:
+    """Nobody has control of what may still run there. It is over for a server that is seen elsewhere, even where nobody
+    knows the other host."""
+    world = begun()
+    world.service(forced_down=True, disabled=True)
+
+    assert world.see(ServicesListed(world.now, API, world.now, frozenset({OTHER}))) == ["host_lost: lost"]
+    assert world.server(host="rack9-cmp-03") == ["host_recovered: left"]
+    assert world.fleet.notice("s-1") is None
+
+
+def test_a_move_that_was_known_before_its_server_is_told_when_it_is_known_whose_that_is() -> None:
+    """A row of a migration does not say whose the server is; the first word of the server does."""
+    world = World()
+    world.service()
+    world.service(OTHER)
+    assert world.row("running") == []
+
+    assert world.see(ServerSeen(world.now, API, "s-1", "p-1", host=H, vm_state="active", asked_at=world.now)) == [
+        "moving: started"
+    ]
 
 
 def _time_to_lose(hosts: int) -> float:
