@@ -635,11 +635,13 @@ def _fan_out(
     subscribed: tuple[int, int] | None,
 ) -> tuple[int, set[_Line]]:
     """How many events were taken, and the lines in which something now waits behind an earlier delivery."""
-    if subscribed is not None and version_of(connection) != subscribed:
-        raise RoutesOutdated
     batch: list[tuple[NewEvent, Sequence[str]]] = []
     made_for = 0
-    for row in connection.execute(_NOT_FANNED_OUT, {"b_limit": limit}).all():
+    rows = connection.execute(_NOT_FANNED_OUT, {"b_limit": limit}).all()
+    # After the events were read: a server shows each statement what is committed by then.
+    if subscribed is not None and version_of(connection) != subscribed:
+        raise RoutesOutdated
+    for row in rows:
         event = _new_event(connection, row)
         endpoints = route(event)
         if batch and made_for + len(endpoints) > MADE_AT_ONCE:

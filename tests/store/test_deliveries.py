@@ -410,6 +410,30 @@ def test_fan_out_by_old_routes_takes_nothing(database: Database, deliveries: Del
     assert 1 == deliveries.fan_out(to("a"), NOW, subscribed=database.subscriptions.version())
 
 
+def test_no_event_is_taken_by_routes_of_before_it(database: Database, deliveries: Deliveries) -> None:
+    """An event that is committed while a fan-out looks whether its routes still hold is not taken by that fan-out:
+    somebody may have subscribed in between."""
+    if database.dialect == "sqlite":
+        pytest.skip("one writer at a time: nothing is committed meanwhile")
+
+    class Held(tuple[int, int]):
+        """The version that is still the same when it is compared, when others go on."""
+
+        __hash__ = tuple.__hash__
+
+        def __ne__(self, other: object) -> bool:
+            same = super().__eq__(other)
+            if not database.subscriptions.count(None):
+                database.subscriptions.add(Subscription("a" * 32, None, "n", "https://x.example/", ("*",)))
+                database.emit(2)
+            return not same
+
+    database.emit(1)
+    taken = deliveries.fan_out(to("old"), NOW, subscribed=Held(database.subscriptions.version()))
+
+    assert (1, ["event-1"]) == (taken, ids(deliveries.list()))
+
+
 def test_routes_are_told_whose_an_event_is(database: Database, deliveries: Deliveries) -> None:
     """A route sees type, subject and project, and reads the data of an event if it wants to."""
     database.emit(1, subject="cmp-1")
