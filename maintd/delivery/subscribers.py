@@ -42,7 +42,7 @@ from maintd.domain.events import CloudEvent, instant_text
 from maintd.errors import OperatorError, StoreUnavailable
 from maintd.store import Attempt, Subscription
 from maintd.store.deliveries import Deliveries
-from maintd.store.subscriptions import ACTIVE, DISABLED, STATES, UNVERIFIED, Subscriptions
+from maintd.store.subscriptions import ACTIVE, DISABLED, PAUSED, STATES, UNVERIFIED, Subscriptions
 
 log = structlog.get_logger(__name__)
 
@@ -321,7 +321,7 @@ class Subscribers:
             raise OperatorError(f"There is no subscription {subscription_id}.")
         if verify:
             return await self.verify(one, in_store)
-        if one.state == UNVERIFIED:
+        if one.state == UNVERIFIED or (one.state == PAUSED and one.verified_at is None):
             raise OperatorError("The subscription is not verified: nothing else is sent to its endpoint before it is.")
         return await self.test(one, in_store)
 

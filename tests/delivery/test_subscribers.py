@@ -483,8 +483,10 @@ def test_what_cannot_be_tested_is_said(bench: Bench) -> None:
     dispatcher = bench.start()
     one = bench.subscribe(server.url, UNVERIFIED)
     bench.until(one, lambda row: row.reason)
-    with pytest.raises(OperatorError, match="not verified"):
-        dispatcher.test_now(one.id)
+    for state in (UNVERIFIED, PAUSED):
+        bench.change(one, state=state)
+        with pytest.raises(OperatorError, match="not verified"):
+            dispatcher.test_now(one.id)
     with pytest.raises(OperatorError, match="no subscription"):
         dispatcher.verify_now("0" * 32)
 
