@@ -127,7 +127,8 @@ class Metrics:
             "outcome",
         )
         self.delivery_oldest_pending_seconds = gauge(
-            "delivery_oldest_pending_seconds", "Age of the oldest event that is not delivered yet; 0 when all are."
+            "delivery_oldest_pending_seconds",
+            "Age of the oldest event that is not delivered yet to a receiver of the operators'; 0 when all are.",
         )
 
         self.subscriptions = gauge(

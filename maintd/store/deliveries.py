@@ -45,6 +45,7 @@ from sqlalchemy import (
     insert,
     literal,
     null,
+    or_,
     select,
     update,
 )
@@ -52,7 +53,7 @@ from sqlalchemy import (
 from maintd.store.delivery_tables import deliveries, delivery_attempts, disabled_endpoints
 from maintd.store.engine import Database
 from maintd.store.subscription_tables import subscriptions
-from maintd.store.subscriptions import ENDPOINT_PREFIX, version_of
+from maintd.store.subscriptions import ACTIVE, ENDPOINT_PREFIX, version_of
 from maintd.store.tables import events
 
 State = Literal["pending", "claimed", "delivered", "dead"]
@@ -71,6 +72,7 @@ _Line: TypeAlias = tuple[str, str]  # (endpoint, subject)
 
 
 _d, _other, _e = deliveries.c, deliveries.alias(), events.c
+_SUBSCRIPTION_ID: Final = func.substr(_d.endpoint, len(ENDPOINT_PREFIX) + 1)
 _B_LINE: Final = and_(_d.endpoint == bindparam("b_endpoint"), _d.subject == bindparam("b_subject"))
 
 # Events without deliveries, oldest first.
@@ -480,8 +482,7 @@ class Deliveries:
 
         The database itself compares, in one statement, so that no subscription is missed that was made meanwhile.
         """
-        s = subscriptions.c
-        mine = select(s.id).where(s.id == func.substr(deliveries.c.endpoint, len(ENDPOINT_PREFIX) + 1))
+        mine = select(subscriptions.c.id).where(subscriptions.c.id == _SUBSCRIPTION_ID)
         gone = and_(deliveries.c.endpoint.like(f"{ENDPOINT_PREFIX}%"), ~mine.exists())
         any_left = select(deliveries.c.id).where(deliveries.c.state == "pending", gone).limit(1)
         if self._database.read(lambda connection: connection.execute(any_left).first()) is None:
@@ -591,8 +592,16 @@ class Deliveries:
         return self._database.read(lambda connection: connection.execute(statement).first()) is not None
 
     def oldest_pending_at(self) -> float | None:
-        """When the oldest delivery that is not finished was made, or None."""
-        statement = select(func.min(deliveries.c.created_at)).where(deliveries.c.state.in_(OPEN))
+        """When the oldest delivery that is not finished was made, or None; of those that are the operators' affair.
+
+        What waits for a project's subscription is not, nor for one that is paused or not verified: whoever owns it
+        could otherwise raise the operators' alarm.
+        """
+        s, d = subscriptions.c, deliveries.c
+        theirs = select(s.id).where(_SUBSCRIPTION_ID == s.id, s.project_id.is_(None), s.state == ACTIVE).exists()
+        statement = select(func.min(d.created_at)).where(
+            d.state.in_(OPEN), or_(d.endpoint.not_like(f"{ENDPOINT_PREFIX}%"), theirs)
+        )
         return self._database.read(lambda connection: connection.execute(statement).scalar())
 
     def next_due_at(self) -> float | None:

@@ -12,7 +12,7 @@ import pytest
 
 from maintd.store import deliveries as in_store
 from maintd.store.deliveries import Attempt, Deliveries, Delivery, NewEvent, RoutesOutdated
-from maintd.store.subscriptions import Subscription
+from maintd.store.subscriptions import ACTIVE, PAUSED, UNVERIFIED, Subscription
 from tests.delivery.databases import KINDS, Database, new_database
 
 NOW = 1_800_000_000.0
@@ -507,6 +507,22 @@ def test_oldest_and_next(database: Database, deliveries: Deliveries) -> None:
     assert (NOW, NOW + 30) == (deliveries.oldest_pending_at(), deliveries.next_due_at())
     deliveries.finish(mine.id, "me", TAKEN, state="delivered")
     assert (None, None) == (deliveries.oldest_pending_at(), deliveries.next_due_at())
+
+
+@pytest.mark.parametrize(
+    ("project_id", "state", "alarms"),
+    [(None, ACTIVE, True), (None, PAUSED, False), (None, UNVERIFIED, False), ("p", ACTIVE, False)],
+)
+def test_what_waits_for_others_is_no_alarm_of_the_operators(
+    database: Database, deliveries: Deliveries, project_id: str | None, state: str, alarms: bool
+) -> None:
+    """Only a receiver of the operators' own, that is to be sent to, can be what an event waits for too long."""
+    one = Subscription("a" * 32, project_id, "n", "https://x.example/", ("*",), state=state)
+    database.subscriptions.add(one)
+    database.emit(1)
+    deliveries.fan_out(to(one.endpoint), NOW)
+
+    assert (NOW if alarms else None) == deliveries.oldest_pending_at()
 
 
 def test_purge(database: Database, deliveries: Deliveries) -> None:
