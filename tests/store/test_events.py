@@ -66,12 +66,14 @@ def test_an_event_is_found_by_id(store: Store, fence: Fence) -> None:
     [
         lambda store: store.events.list(after=5),
         lambda store: store.events.list(after=5, subject="cmp-0"),
+        lambda store: store.events.list(after=5, type_glob="maintd.host.*"),
         lambda store: store.events.list_of_project("p-1", after=5, now=NOW),
+        lambda store: store.events.list_of_project("p-1", after=5, type_glob="maintd.server.*", now=NOW),
         lambda store: store.notices.of_project("p-1", NOW),
     ],
 )
 def test_the_end_of_a_log_is_found_without_looking_at_all_of_it(store: Store, ask: Callable[[Store], object]) -> None:
-    """On SQLite no question that is asked again and again goes through all events of one owner."""
+    """On SQLite no question that is asked again and again goes through all events, or all of one owner."""
     if store._database.dialect != "sqlite":
         pytest.skip("how others plan depends on what is in the tables")
     plans: list[str] = []
@@ -83,4 +85,4 @@ def test_the_end_of_a_log_is_found_without_looking_at_all_of_it(store: Store, as
     ask(store)
 
     assert [one for one in plans if " events" in one]
-    assert [] == [one for one in plans if one.endswith("_incarnation (project_id=?)")]
+    assert [] == [one for one in plans if one.startswith("SCAN events") or one.endswith("_incarnation (project_id=?)")]
