@@ -10,7 +10,7 @@ library ([keystone_authtoken], [oslo_...]) are kept as text in `Config.library` 
 answered with a warning. No other module reads oslo.config's values; everybody is given a piece of `Config`.
 
 What it does not do: it opens no connection, resolves no name and imports no library to check that a value works. The
-one look it takes at the machine is whether the program of an exec sink is there.
+looks it takes at the machine are whether the program of an exec sink is there, and who may read what is secret.
 Durations are seconds, sizes are bytes, and the names say so. Secrets are kept out of every `repr` and every sentence.
 """
 
@@ -26,6 +26,7 @@ import re
 import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -391,8 +392,14 @@ class _Reader:
                 secret = secret or _holds_secret(group, name, values[-1])
                 if len(values) > 1:
                     self.warnings.append(f"{path}, [{group}] {name}: given {len(values)} times, the last one counts.")
-        if secret and path.stat().st_mode & stat.S_IROTH:
-            self.warnings.append(f"{path} holds a secret and everybody may read it; run: chmod o-r {path}")
+        if secret:
+            self._warn_where_open(path)
+
+    def _warn_where_open(self, path: Path) -> None:
+        """Of a file with a secret that everybody may read; one that is not there is said by whoever needs it."""
+        with suppress(OSError):
+            if path.stat().st_mode & stat.S_IROTH:
+                self.warnings.append(f"{path} holds a secret and everybody may read it; run: chmod o-r {path}")
 
     # Names.
 
@@ -713,6 +720,7 @@ class _Reader:
         """The file that is named, else the credential that systemd hands over, where it does."""
         named = self.text("subscriptions", "key_file")
         if named is not None:
+            self._warn_where_open(Path(named))
             return Path(named)
         credentials = os.environ.get("CREDENTIALS_DIRECTORY")
         found = Path(credentials, "maintd-subscriptions") if credentials else None

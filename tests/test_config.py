@@ -226,6 +226,18 @@ def test_a_secret_that_everybody_can_read_is_pointed_out(tmp_path: Path) -> None
     assert (f"{path} holds a secret and everybody may read it; run: chmod o-r {path}",) == load([path]).warnings
 
 
+def test_a_key_that_everybody_can_read_is_pointed_out(tmp_path: Path) -> None:
+    """The file of the keys that encrypt subscriptions' secrets is as secret as they are."""
+    key = tmp_path / "key"
+    key.write_text("k")
+    for mode, told in (
+        (0o644, (f"{key} holds a secret and everybody may read it; run: chmod o-r {key}",)),
+        (0o600, ()),
+    ):
+        key.chmod(mode)
+        assert told == read(tmp_path, f"[subscriptions]\nkey_file = {key}\n").warnings
+
+
 def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
     """The repr of a whole configuration has no password, no webhook secret, no URL that may hold one."""
     found = read(
