@@ -19,6 +19,7 @@ from maintd.domain.model import (
     Migration,
     Phase,
     Progress,
+    Server,
 )
 from maintd.domain.moves import ROW_S, end, moved, put_migration
 from maintd.domain.observations import (
@@ -33,6 +34,7 @@ from maintd.domain.residue import (
     evacuation_failed,
     expect_back,
     leave_residue,
+    left_unexplained,
 )
 from maintd.domain.stalls import look
 
@@ -54,6 +56,8 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
             _lay_ghost(d, o, phase)
             _remember_revert(d, o)
             _remember_arrival(d, o)
+            if phase is not None:
+                _remember_stranger(d, o, phase)
             return
         server = d.server(o.server_id)
         if server is not None and server.deleted_at is not None:
@@ -140,6 +144,24 @@ def _remember_arrival(d: Draft, o: MigrationSeen) -> None:
         return
     d.put(replace(server, host=o.destination, task_state=None, seen_at=d.now))
     moved(d, o.source, o.destination)
+
+
+def _remember_stranger(d: Draft, o: MigrationSeen, phase: Phase) -> None:
+    """A row names a server that nobody has told of: it came after the whole cloud was read, or was not shown then
+    (soft-deleted). Nova removes the rows with the server (facts 2.6), so it exists, and the row says where. Should it
+    be gone before anybody sees it there, its host may keep its disks. Of one that failed after its server had gone over
+    the row does not say so: the other host is kept in mind too.
+    """
+    knowledge = d.fleet.knowledge
+    if knowledge is None or knowledge.baselined_at is None or d.server(o.server_id) is not None:
+        return
+    there, other = (o.destination, None) if phase is Phase.COMPLETED else (o.source, o.destination)
+    if there is None:
+        return
+    d.put(Server(o.server_id, host=there, seen_at=d.now))
+    moved(d, None, there)
+    if o.status in ("error", "failed") and o.kind is not Kind.LIVE:
+        left_unexplained(d, other, o.server_id, "deleted_while_down")
 
 
 def _lay_ghost(d: Draft, o: MigrationSeen, phase: Phase | None) -> None:

@@ -53,8 +53,8 @@ def is_over(pid: int) -> bool:
     """Whether a process is gone, or waits to be buried by whoever inherited it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
-    except FileNotFoundError:
-        return True
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # the second where it goes between the opening and the reading
 
 
 def pid_in(path: Path) -> int:

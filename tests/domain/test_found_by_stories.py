@@ -8,6 +8,7 @@ import pytest
 
 from maintd.domain.model import Because, Kind, Migration, Phase
 from maintd.domain.observations import (
+    BaselineCompleted,
     DrainRequested,
     MigrationSeen,
     Observation,
@@ -720,3 +721,66 @@ def test_a_late_word_of_an_earlier_move_ends_none_that_was_only_read() -> None:
     assert [18] == [m.migration_id for m in open_]
     story.see(replace(late, emitted_at=began_at + 1.5, step=Step.LIVE_PRE_START))  # a new one, which did begin later
     assert [None] == [m.migration_id for m in story.fleet.migrations_of(SERVER) if m.open]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "there"),
+    [
+        (Kind.LIVE, "completed", "cmp-02"),
+        (Kind.LIVE, "cancelled", H),
+        (Kind.LIVE, "failed", H),
+        (Kind.LIVE, "error", H),
+        (Kind.COLD, "confirmed", "cmp-02"),
+        (Kind.RESIZE, "reverted", H),
+        (Kind.RESIZE, "error", H),
+        (Kind.EVACUATION, "done", "cmp-02"),
+        (Kind.EVACUATION, "failed", H),
+    ],
+)
+def test_a_server_that_only_the_row_of_an_ended_move_names_is_where_the_row_says(
+    kind: Kind, status: str, there: str
+) -> None:
+    """Nova removes the rows with the server, so it exists; all of its messages were lost."""
+    story = Story()
+    story.see(row(story, status, kind))
+    assert story.fleet.server(SERVER) is None  # before the cloud was read, everybody is a stranger
+
+    story.see(BaselineCompleted(story.now, API, story.now), row(story, status, kind))
+
+    known = story.fleet.server(SERVER)
+    assert known is not None and (there, None) == (known.host, known.project_id)
+
+
+def test_a_stranger_that_is_gone_from_a_down_host_left_residue() -> None:
+    """Built unheard and resized in vain, deleted behind the host's back: only the row of the resize had named it."""
+    story = Story().closed()
+    story.see(BaselineCompleted(story.now, API, story.now), down(story))
+    story.now += 20
+    story.see(row(story, "error", Kind.RESIZE, destination=None))
+    story.now += 1
+    story.see(ServersListed(story.now, API, story.now, H, frozenset()))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
+
+
+def test_a_stranger_whose_resize_failed_may_have_been_on_either_host() -> None:
+    """Nova writes one word for a resize that failed before its server had gone over, and after."""
+    story = Story().closed()
+    story.see(BaselineCompleted(story.now, API, story.now))
+    story.see(row(story, "error", Kind.RESIZE, source="cmp-02", destination=H))
+    story.now += 5
+    story.see(down(story))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_stranger_that_is_seen_elsewhere_is_there() -> None:
+    """What the row said gives way to what its own row says."""
+    story = Story().closed()
+    story.see(BaselineCompleted(story.now, API, story.now), row(story, "failed"))
+    story.now += 5
+    story.see(there(story, host="cmp-02", project_id="p1"))
+
+    known = story.fleet.server(SERVER)
+    assert known is not None and ("cmp-02", "p1") == (known.host, known.project_id)
