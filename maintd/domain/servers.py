@@ -188,7 +188,7 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     for m in moves:
         if m.open:
             source, there = d.host(m.source), d.host(m.destination)
-            if there is not None and there.name != host and m.phase is not Phase.ASKED:
+            if there is not None and there.name != host:
                 # It may have arrived where it was on its way to, and been evacuated from there, or deleted, unheard.
                 if _was_down(there, o, known):
                     leave_residue(d, there.name, o.server_id, "deleted_while_down")

@@ -784,3 +784,14 @@ def test_a_stranger_that_is_seen_elsewhere_is_there() -> None:
 
     known = story.fleet.server(SERVER)
     assert known is not None and ("cmp-02", "p1") == (known.host, known.project_id)
+
+
+def test_a_move_that_was_only_asked_for_when_it_was_last_looked_at_may_have_arrived_on_a_dead_host() -> None:
+    """Its row was read a moment before it began; then nothing was heard, and its server is deleted where it came from."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"), down(story))
+    story.see(row(story, "accepted", source="cmp-02", destination=H))
+    story.now += 60
+    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
