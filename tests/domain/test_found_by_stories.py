@@ -787,7 +787,7 @@ def test_a_stranger_that_is_seen_elsewhere_is_there() -> None:
 
 
 def test_a_move_that_was_only_asked_for_when_it_was_last_looked_at_may_have_arrived_on_a_dead_host() -> None:
-    """Its row was read a moment before it began; then nothing was heard, and its server is deleted where it came from."""
+    """Its row was read a moment before it began, and nothing was heard after that until its server was deleted."""
     story = Story().closed()
     story.see(there(story, host="cmp-02"), down(story))
     story.see(row(story, "accepted", source="cmp-02", destination=H))

@@ -1,9 +1,14 @@
-"""Sign, catch, and let every language judge: python -m tests.acceptance.languages. Status 1 if one of them is wrong."""
+"""Sign, catch, and let every language judge: python -m tests.acceptance.languages. Status 1 if one of them is wrong.
+
+With STANDARD_WEBHOOKS, a checkout of the sources of the Standard Webhooks libraries, those for PHP and Ruby judge too:
+they are not in the registries that these checks install from.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -41,6 +46,10 @@ LANGUAGES = (
     Language("JavaScript", ("node", "verify.cjs"), "library standardwebhooks, from npm"),
     Language("PHP", ("php", "verify.php"), "the specification; no library"),
     Language("Ruby", ("ruby", "verify.rb"), "the specification; no library"),
+)
+FROM_SOURCES = (
+    Language("PHP", ("php", "library.php"), "library standard-webhooks, of the checkout"),
+    Language("Ruby", ("ruby", "library.rb"), "library standardwebhooks, of the checkout"),
 )
 
 
@@ -121,9 +130,13 @@ def main() -> int:
     if lacking:
         print(f"Not installed: {', '.join(lacking)}. `make acceptance-languages` brings them.", file=sys.stderr)
         return 2
+    sources = os.environ.get("STANDARD_WEBHOOKS")
+    if sources and not (Path(sources) / "libraries" / "php" / "init.php").is_file():
+        print(f"No checkout of the Standard Webhooks libraries: STANDARD_WEBHOOKS={sources}", file=sys.stderr)
+        return 2
     faults = 0
     table = cases()
-    for language in LANGUAGES:
+    for language in LANGUAGES + (FROM_SOURCES if sources else ()):
         wrong = 0
         for name, (request, wanted) in table.items():
             said = judged(language, request)
