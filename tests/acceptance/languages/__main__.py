@@ -131,9 +131,11 @@ def main() -> int:
         print(f"Not installed: {', '.join(lacking)}. `make acceptance-languages` brings them.", file=sys.stderr)
         return 2
     sources = os.environ.get("STANDARD_WEBHOOKS")
-    if sources and not (Path(sources) / "libraries" / "php" / "init.php").is_file():
-        print(f"No checkout of the Standard Webhooks libraries: STANDARD_WEBHOOKS={sources}", file=sys.stderr)
-        return 2
+    if sources:
+        if not (Path(sources) / "libraries" / "php" / "init.php").is_file():
+            print(f"No checkout of the Standard Webhooks libraries: STANDARD_WEBHOOKS={sources}", file=sys.stderr)
+            return 2
+        os.environ["STANDARD_WEBHOOKS"] = str(Path(sources).resolve())  # for programs that run in another folder
     faults = 0
     table = cases()
     for language in LANGUAGES + (FROM_SOURCES if sources else ()):
