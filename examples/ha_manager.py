@@ -26,9 +26,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 
 def has_to_go(state):
-    """Whether the active role must not stay here. A move that the owner asked for is the owner's own affair."""
-    move = state.get("move")
-    return bool(state.get("maintenance") or state.get("host_lost") or (move and move["asked_for_by"] != "owner"))
+    """Whether the active role must not stay here: not for its owner's moves, nor if many hosts are lost at once."""
+    move, lost = state.get("move"), state.get("host_lost") or {"widespread": True}
+    return bool(state.get("maintenance") or not lost["widespread"] or (move and move["asked_for_by"] != "owner"))
 
 
 def is_free(state):

@@ -306,7 +306,8 @@ _SERVICES_OPTS: tuple[cfg.Opt, ...] = (
         min=2,
         max=100000,
         help="So many services that are lost at once are told in one event, services.lost, in place of one for each. "
-        "Unit: services.",
+        "Where so many were lost within two minutes, owners are told so (host_lost, widespread): it is likelier that "
+        "the cloud has lost sight of them. Unit: services.",
     ),
 )
 

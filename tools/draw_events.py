@@ -155,7 +155,11 @@ TENANT_PARTS: dict[type, tuple[str, dict[str, str]]] = {
     ),
     tenants.HostLost: (
         "state.host_lost",
-        {"since": "since when it was said", "forced_down": "an operator has told Nova that the host is dead"},
+        {
+            "since": "since when it was said",
+            "forced_down": "an operator has told Nova that the host is dead",
+            "widespread": "many hosts were lost at about the same time: most likely the cloud has lost sight of them",
+        },
     ),
 }
 """The same for what owners of servers are told."""

@@ -150,7 +150,8 @@ def _more(state: dict[str, Any]) -> str:
     if state.get("move"):
         said.append(f"{state['move']['kind']}, asked for by the {state['move']['asked_for_by']}")
     if state.get("host_lost"):
-        said.append("its host is lost" + (", forced down" if state["host_lost"]["forced_down"] else ""))
+        how = [name for name in ("forced_down", "widespread") if state["host_lost"][name]]
+        said.append(", ".join(["its host is lost", *how]).replace("_", " "))
     return f" ({'; '.join(said)})" if said else ""
 
 

@@ -481,7 +481,8 @@ class Notice:
 
     `incarnation` is the number, among all that its project was told, of what was told last. `drain_id` and `move_key`
     say of which drain and migration that was; no owner sees them, nor any host. `stalled` is one of `tenants.STALLS`.
-    `lost_since`: nobody has control of the server's host, and whether the server runs is not known.
+    `lost_since`: nobody has control of the server's host, and whether the server runs is not known. `widespread`: that
+    was told of many hosts at about the same time.
     """
 
     server_id: str
@@ -497,6 +498,7 @@ class Notice:
     stalled: str | None = None
     lost_since: float | None = None
     forced_down: bool = False
+    widespread: bool = False
     metadata_keys: tuple[str, ...] = ()
 
     @property

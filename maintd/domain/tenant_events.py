@@ -41,10 +41,13 @@ class Move:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostLost:
     """Nobody has control of the server's host: whether the server runs is not known. `forced_down`: an operator has
-    told Nova that the host is dead."""
+    told Nova that the host is dead. `widespread`: when it was lost, so were many hosts at about the same time; it is
+    more likely that the cloud has lost sight of them than that they died, and that the server runs on. It stays true
+    until the host is back or forced down."""
 
     since: Instant
     forced_down: bool
+    widespread: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,9 @@ def state_of(notice: Notice) -> ServerState:
         move=None
         if n.move_kind is None or moved_since is None
         else Move(since=Instant(moved_since), kind=n.move_kind, asked_for_by=n.asked_for_by, stalled=n.stalled),
-        host_lost=None if lost_since is None else HostLost(since=Instant(lost_since), forced_down=n.forced_down),
+        host_lost=None
+        if lost_since is None
+        else HostLost(since=Instant(lost_since), forced_down=n.forced_down, widespread=n.widespread),
         metadata_keys=n.metadata_keys,
     )
 

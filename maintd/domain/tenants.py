@@ -42,6 +42,9 @@ STALLS = {
 _UNDER_WAY = frozenset({Phase.PREPARING, Phase.RUNNING, Phase.FINISHING, Phase.ROLLING_BACK, Phase.REVERTING})
 _SETTLED = frozenset({Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING})
 
+ALIKE_S = 120.0
+"""Heartbeats that end within so long of each other may have one cause: Nova's database or RabbitMQ, say."""
+
 _Told = tuple[type[TenantEvent], str]
 
 
@@ -49,8 +52,9 @@ def tell_owners(d: Draft) -> list[TenantEvent]:
     """What owners are to be told because of a change, in order; the new notices are put into the draft."""
     out: list[TenantEvent] = []
     visible: dict[str, float] = {}
+    wide: dict[str, bool] = {}
     for server_id in dict.fromkeys(_concerned(d)):
-        out += _tell(d, server_id, visible)
+        out += _tell(d, server_id, visible, wide)
     return out
 
 
@@ -94,6 +98,21 @@ def _still_lost(d: Draft, server: Server, host: Host | None) -> bool:
     return host is None or host.up is False
 
 
+def _is_widespread(d: Draft, host: Host) -> bool:
+    """Whether the heartbeats of many hosts ended when this host's did: who fails everything over then does harm."""
+    if host.forced_down or host.down_since is None:
+        return False
+    alike = 0
+    for each in d.fleet.hosts():
+        one = d.host(each.name)
+        if one is None or one.up is not False or one.forced_down or one.down_since is None:
+            continue
+        alike += abs(one.down_since - host.down_since) <= ALIKE_S
+        if alike >= d.policy.many_lost:
+            return True
+    return False
+
+
 def _was_lost(notice: Notice | None) -> bool:
     return notice is not None and notice.lost_since is not None
 
@@ -106,7 +125,8 @@ def _felt(host: Host | None) -> tuple[object, ...]:
     return (None, False, False) if host is None else (host.drain_id, _lost(host), host.forced_down)
 
 
-def _tell(d: Draft, server_id: str, visible: dict[str, float]) -> list[TenantEvent]:
+def _tell(d: Draft, server_id: str, visible: dict[str, float], wide: dict[str, bool]) -> list[TenantEvent]:
+    """`visible` and `wide` are found out once for each project, and each host, of one change."""
     before, server = d.fleet.notice(server_id), d.server(server_id)
     project_id = before.project_id if before else (server.project_id if server else None)
     if project_id is None:
@@ -116,7 +136,7 @@ def _tell(d: Draft, server_id: str, visible: dict[str, float]) -> list[TenantEve
     visible_at = visible.get(project_id)
     if visible_at is None:
         visible_at = visible[project_id] = max(project.visible_at, d.now + _delay_s(d))
-    now = _standing(d, server, was, float(floor(visible_at)))
+    now = _standing(d, server, was, float(floor(visible_at)), wide)
     told = list(_edges(d, was, now, server))
     if told:
         project = replace(project, incarnation=project.incarnation + len(told), visible_at=visible_at)
@@ -146,7 +166,7 @@ def _delay_s(d: Draft) -> float:
     return d.policy.tenant_jitter_s * crc32(d.new_id().encode()) / 2.0**32
 
 
-def _standing(d: Draft, server: Server | None, was: Notice, at: float) -> Notice:
+def _standing(d: Draft, server: Server | None, was: Notice, at: float, wide: dict[str, bool]) -> Notice:
     """What touches a server now; what did before goes on since when it was told."""
     if server is None or server.deleted_at is not None:
         return Notice(was.server_id, was.project_id, was.incarnation)
@@ -156,6 +176,10 @@ def _standing(d: Draft, server: Server | None, was: Notice, at: float) -> Notice
         drain = None
     move = _move(d, was)
     lost = _lost(host) or (_was_lost(was) and _still_lost(d, server, host))
+    forced_down = lost and host is not None and host.forced_down
+    widespread = was.widespread
+    if lost and host is not None and (was.lost_since is None or was.forced_down):
+        widespread = wide[host.name] if host.name in wide else wide.setdefault(host.name, _is_widespread(d, host))
     return Notice(
         was.server_id,
         was.project_id,
@@ -169,7 +193,8 @@ def _standing(d: Draft, server: Server | None, was: Notice, at: float) -> Notice
         asked_for_by=_asked_for_by(move, server) if move else "unknown",
         stalled=_stalled(d, move) if move else None,
         lost_since=None if not lost else (at if was.lost_since is None else was.lost_since),
-        forced_down=lost and host is not None and host.forced_down,
+        forced_down=forced_down,
+        widespread=lost and widespread and not forced_down,
         metadata_keys=server.metadata_keys,
     )
 

@@ -250,6 +250,7 @@ notices = _table(
     Column("stalled", String(32)),
     Column("lost_since", Double),
     _flag("forced_down"),
+    _flag("widespread"),
     Column("metadata_keys", Long),  # JSON, null where there are none
 )
 

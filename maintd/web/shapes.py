@@ -234,7 +234,10 @@ SHAPES: Final[Mapping[str, Shape]] = {
         "The server is being moved.",
         more={"since": TIME_OR_NULL, "kind": TEXT, "asked_for_by": TEXT, "stalled": TEXT_OR_NULL},
     ),
-    "HostLost": Shape("Nobody has control of the server's host.", more={"since": TIME_OR_NULL, "forced_down": TRUTH}),
+    "HostLost": Shape(
+        "Nobody has control of the server's host.",
+        more={"since": TIME_OR_NULL, "forced_down": TRUTH, "widespread": TRUTH},
+    ),
     "Bus": Shape("A bus.", Bus, _BUS, {"bus": TEXT}),
     "Status": Shape(
         "How maintd stands. `lost_sight` is why it cannot say that a host is empty; null while it can.",

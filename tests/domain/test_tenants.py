@@ -534,3 +534,53 @@ def test_whoever_hears_the_newest_is_right_and_operators_hear_the_same(seed: int
         assert begins != open_[key] or (again and open_[key]), (word, event.change)
         open_[key] = begins
     assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
+
+
+def lost_together(hosts: int, apart_s: float = 0.5) -> World:
+    """A world in which the heartbeats of so many hosts have ended, so long after each other: first H, with s-1."""
+    world = begun()
+    names = [H, *(f"rack7-{number}" for number in range(1, hosts))]
+    for name in names[1:]:
+        world.service(name)
+    since = world.now
+    for number, name in enumerate(names):
+        world.service(name, up=False, down_since=since + number * apart_s)
+    while (due := world.fleet.take_due(world.now + 100)) is not None:
+        world.see(TimerDue(due[0], subject=due[1]))
+    return world
+
+
+@pytest.mark.parametrize(("hosts", "apart_s", "widespread"), [(5, 0.5, True), (4, 0.5, False), (5, 60.0, False)])
+def test_that_many_hosts_are_lost_at_the_same_time_is_said(hosts: int, apart_s: float, widespread: bool) -> None:
+    """Most likely the cloud has lost sight of them: whoever fails over for that does harm everywhere at once."""
+    world = lost_together(hosts, apart_s)
+
+    assert world.state()["host_lost"]["widespread"] is widespread  # type: ignore[index]
+
+
+def test_a_widespread_loss_ends_where_an_operator_says_that_the_host_is_dead() -> None:
+    """Not before: that the others are back proves nothing of this one, and may only be a matter of seconds."""
+    world = lost_together(5)
+    for number in range(1, 5):
+        world.service(f"rack7-{number}")
+    assert world.state()["host_lost"]["widespread"] is True  # type: ignore[index]
+
+    assert world.service(up=False, forced_down=True) == ["host_lost: forced_down"]
+    lost = world.state()["host_lost"]
+    assert (True, False) == (lost["forced_down"], lost["widespread"])  # type: ignore[index]
+
+
+def test_a_loss_that_follows_many_others_later_is_one_of_its_own() -> None:
+    """What went out with the many says nothing of a host that is lost when they are back."""
+    world = lost_together(5)
+    for number in range(1, 5):
+        world.service(f"rack7-{number}")
+    world.service()
+    while (due := world.fleet.take_due(world.now + 1000)) is not None:
+        world.see(TimerDue(due[0], subject=due[1]))
+    world.now += 1000
+    world.service(up=False, down_since=world.now)
+    while (due := world.fleet.take_due(world.now + 1000)) is not None:
+        world.see(TimerDue(due[0], subject=due[1]))
+
+    assert world.state()["host_lost"]["widespread"] is False  # type: ignore[index]

@@ -15,7 +15,8 @@ State = dict[str, Any]
 def has_to_go(state: State) -> bool:
     """The rule, said once more: what drives the active role away."""
     by_others = state["move"] is not None and state["move"]["asked_for_by"] in ("operator", "unknown")
-    return state["maintenance"] is not None or state["host_lost"] is not None or by_others
+    lost = state["host_lost"] is not None and not state["host_lost"]["widespread"]
+    return state["maintenance"] is not None or lost or by_others
 
 
 def is_free(state: State) -> bool:

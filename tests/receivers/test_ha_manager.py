@@ -36,7 +36,8 @@ PAGE = 3
 
 UNTOUCHED: State = {"maintenance": None, "move": None, "host_lost": None}
 MAINTENANCE: State = {"maintenance": {"since": "2027-01-15T08:00:00Z", "removal": False}}
-LOST: State = {"host_lost": {"since": "2027-01-15T08:00:00Z", "forced_down": True}}
+LOST: State = {"host_lost": {"since": "2027-01-15T08:00:00Z", "forced_down": True, "widespread": False}}
+WIDELY: State = {"host_lost": {"since": "2027-01-15T08:00:00Z", "forced_down": False, "widespread": True}}
 
 
 def move(asked_for_by: str) -> State:
@@ -44,7 +45,7 @@ def move(asked_for_by: str) -> State:
     return {"move": {"kind": "resize", "since": "2027-01-15T08:00:00Z", "asked_for_by": asked_for_by, "stalled": None}}
 
 
-TOUCHES = [MAINTENANCE, LOST, move("owner"), move("operator"), move("unknown"), {}, {}, {}]
+TOUCHES = [MAINTENANCE, LOST, WIDELY, move("owner"), move("operator"), move("unknown"), {}, {}, {}]
 
 
 class Project:
@@ -298,6 +299,8 @@ def test_it_moves_on_notice_and_never_back_by_itself(project: Project, manager: 
     [
         (MAINTENANCE, {}, True),
         (LOST, {}, True),
+        (WIDELY, {}, False),
+        (LOST, WIDELY, False),
         (move("operator"), {}, True),
         (move("unknown"), {}, True),
         (move("owner"), {}, False),

@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.Column("stalled", _short),
         sa.Column("lost_since", sa.Double),
         _must("forced_down", sa.Boolean),
+        _must("widespread", sa.Boolean),
         sa.Column("metadata_keys", _long),
     )
     op.create_index("ix_notices_project_id", "notices", ["project_id"])
