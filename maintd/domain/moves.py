@@ -97,9 +97,10 @@ def _migration_for(d: Draft, o: ServerSeen, transition: Transition) -> Migration
     ended = [m for m in mine if not m.open]
     for m in ended:
         same_request = o.because.request_id is not None and m.request_id == o.because.request_id
-        if (same_request and not transition.begins) or o.emitted_at < m.emitted_at - CLOCK_MARGIN_S:
-            if open_ is None or o.emitted_at < m.emitted_at - CLOCK_MARGIN_S:
-                return None
+        if o.emitted_at < m.emitted_at - CLOCK_MARGIN_S:
+            return None
+        if same_request and not transition.begins and (open_ is None or _is_of_another_request(open_, o)):
+            return None
         if same_request and transition.begins and o.emitted_at <= m.emitted_at + CLOCK_MARGIN_S:
             return None
         if transition.begins and m.migration_uuid is not None and o.emitted_at < _over_at(m) + ROW_S:
@@ -134,6 +135,10 @@ def _over_at(ended: Migration) -> float:
     after its end, though."""
     changed_at = ended.updated_at + 1.0 if ended.updated_at is not None else float("inf")
     return min(changed_at, ended.ended_at if ended.ended_at is not None else float("inf"))
+
+
+def _is_of_another_request(m: Migration, o: ServerSeen) -> bool:
+    return m.request_id is not None and m.request_id != o.because.request_id
 
 
 def _is_another(open_: Migration, o: ServerSeen) -> bool:

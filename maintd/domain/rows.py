@@ -172,7 +172,9 @@ def _lay_ghost(d: Draft, o: MigrationSeen, phase: Phase | None) -> None:
     ghost = d.open_migration_of(o.server_id)
     if ghost is None or ghost.migration_uuid is not None or phase is None or not phase.final:
         return
-    if same_family(ghost.kind, o.kind) and ghost.source in (None, o.source):
+    # The row of an evacuation says where its server was when it was asked for: another one may have come before it.
+    arrives_there = o.kind is Kind.EVACUATION and o.destination is not None and ghost.destination == o.destination
+    if same_family(ghost.kind, o.kind) and (ghost.source in (None, o.source) or arrives_there):
         said_before = o.updated_at is not None and 0.0 < ghost.emitted_at < o.updated_at + ROW_S
         asked_long_after = o.asked_at is not None and ghost.moved_at < o.asked_at - GHOST_AFTER_S
         if said_before or (asked_long_after and RANK[ghost.phase] >= RANK[Phase.PREPARING]):

@@ -17,6 +17,10 @@ from maintd.clock import Clock, ManualClock
 Steps = Generator["float | Slots", None, None]
 
 
+class CannotGoOn(Exception):
+    """Raised by a step that finds nothing left to work on: its process ends there, and nothing that follows is done."""
+
+
 class Slots:
     """So many may work at once; the others wait in the order they came."""
 
@@ -138,7 +142,7 @@ class Engine:
             return
         try:
             answer = next(process.steps)
-        except StopIteration:
+        except (StopIteration, CannotGoOn):
             self._end(process)
             return
         if process.lost:

@@ -17,7 +17,7 @@ from typing import Any
 
 from maintd.clock import Clock
 from maintd.simulator import notifications as wire
-from maintd.simulator.engine import Engine, Process, Slots, Steps
+from maintd.simulator.engine import CannotGoOn, Engine, Process, Slots, Steps
 from maintd.simulator.notifications import Copy, Flavor, Request
 from maintd.simulator.rows import (
     COPIED,
@@ -292,6 +292,8 @@ class State(Engine):
         The copy's `updated_at` is the row's as it was before this save, because Nova reads it before the database
         has set the new one; and where there was no task state, its message gives the new one as the old one too.
         """
+        if server.deleted_at is not None:
+            raise CannotGoOn(f"{server.id} is deleted")  # InstanceNotFound: what is done with it ends, and says nothing
         old_state, old_task, old_updated = server.state, server.task_state, server.updated_at
         if "host" in changes:
             self._place(server, changes.pop("host"))

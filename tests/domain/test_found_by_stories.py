@@ -795,3 +795,43 @@ def test_a_move_that_was_only_asked_for_when_it_was_last_looked_at_may_have_arri
     story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5))
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_the_row_of_an_evacuation_ends_what_was_heard_of_it_from_another_host() -> None:
+    """Asked for twice, the server had been rebuilt on one host when it was evacuated to the next: the computes name
+    that host, the row the first one."""
+    story = Story()
+    story.see(there(story))
+    heard = update(
+        story, reporter="cmp-03", step=Step.REBUILD_START, kind=Kind.EVACUATION, source=H, destination="cmp-03",
+        task_state="rebuild_spawning",
+    )  # fmt: skip
+    story.see(heard)
+    assert [m.source for m in story.fleet.open_migrations()] == [H]
+    story.now += 10
+    done = row(story, "done", Kind.EVACUATION, source="cmp-09", destination="cmp-03", updated_at=story.now)
+    story.see(done)
+
+    assert list(story.fleet.open_migrations()) == []
+    assert residue(story) == [(SERVER, "evacuated")]
+
+
+def test_a_late_word_of_an_earlier_request_is_none_of_the_move_under_way() -> None:
+    """The next move is known by an update only; a step of the one before it must not say where that goes."""
+    story = Story()
+    story.see(there(story, host="cmp-02"))
+    first = Because("notification", "instance.live_migration_pre.start", "m3", "req-first")
+    began = update(
+        story, host="cmp-02", reporter=H, step=Step.LIVE_PRE_START, kind=Kind.LIVE, source="cmp-02", destination=H,
+        because=first,
+    )  # fmt: skip
+    story.see(began)
+    story.now += 5
+    story.see(row(story, "cancelled", source="cmp-02", destination=H, created_at=1000.0, updated_at=story.now))
+    story.now += 20
+    story.see(update(story, host="cmp-02", task_state="migrating"))
+    late = replace(began, seen_at=story.now, step=Step.LIVE_PRE_END, emitted_at=began.emitted_at + 3)
+    story.see(late)
+
+    (under_way,) = story.fleet.open_migrations()
+    assert under_way.destination is None

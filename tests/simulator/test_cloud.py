@@ -330,3 +330,21 @@ def test_what_a_dead_source_cannot_confirm_is_not_deleted() -> None:
 
     assert "deleting" == server.task_state and server.deleted_at is None
     assert server.id in cloud.physically_on("cmp-01")
+
+
+def test_what_goes_on_with_a_deleted_server_ends_and_writes_nothing() -> None:
+    """Nova's `Instance.save()` raises InstanceNotFound for a row that is deleted (nova/objects/instance.py): the rest
+    of what was being done is not done, and nobody is told."""
+    said: list[tuple[str, Json]] = []
+    clock = ManualClock(T0)
+    cloud = Cloud(clock, lambda key, inner: said.append((key, inner)), seed=1)
+    cloud.fill(2, 1)
+    server = next(iter(cloud.servers.values()))
+    cloud.knobs.set("live_migration", mode="error", seconds=60.0)
+    cloud.delete(server.id)
+    server.task_state = None  # as after a reset-state in between
+    cloud.live_migrate(server.id)
+    cloud.settle(600)
+
+    assert (cloud.deleted[server.id].state, server.task_state) == ("deleted", None)
+    assert "error" not in [inner["payload"]["nova_object.data"].get("state") for _, inner in said]
