@@ -130,7 +130,8 @@ class MaintenanceEnded(TenantEvent):
 
 
 class Moving(TenantEvent):
-    """The server is being moved to another host; `state.move.asked_for_by` tells apart what its owner asked for."""
+    """The server is being moved, or is resized where it is; `state.move.asked_for_by` tells apart what its owner asked
+    for."""
 
     TYPE = "server.moving"
     CHANGES = {"started": "the move began", "resumed": "a move that had stalled goes on"}

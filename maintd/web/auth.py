@@ -274,12 +274,14 @@ class Guard:
 def _caller(env: Mapping[str, Any]) -> Caller:
     """The caller as keystonemiddleware found it; not yet an operator."""
     roles = (role.strip() for role in (env.get("HTTP_X_ROLES") or "").split(","))
+    # The header for the scope is the service token's where there is one (keystonemiddleware, _set_auth_headers).
+    token = (env.get("keystone.token_info") or {}).get("token", {})
     return Caller(
         operator=False,
         project_id=env.get("HTTP_X_PROJECT_ID") or None,
         user_id=env.get("HTTP_X_USER_ID") or None,
         roles=frozenset(role for role in roles if role),
-        system_scope=env.get("HTTP_OPENSTACK_SYSTEM_SCOPE") or None,
+        system_scope="all" if token.get("system", {}).get("all") else None,
     )
 
 

@@ -172,6 +172,14 @@ def test_what_only_the_middleware_may_say_is_not_believed(served: Served, header
         assert [] == get(served, "other", "/v1/events", **{header: claim})[1]["events"]
 
 
+def test_the_scope_of_a_service_that_asks_for_somebody_is_not_theirs(served: Served) -> None:
+    """A service token for the whole system says nothing of the user's token beside it, and takes nothing from it."""
+    with guarding(served):
+        assert 403 == get(served, "reader", "/v1/hosts", **{"X-Service-Token": "system"})[0]
+        assert 403 == get(served, "nowhere", "/v1/hosts", **{"X-Service-Token": "system"})[0]
+        assert 200 == get(served, "system", "/v1/hosts", **{"X-Service-Token": "service"})[0]
+
+
 def test_a_file_changes_a_rule(served: Served, tmp_path: Path) -> None:
     """A policy file gives a right, takes one away, and may have rules of its own; what it does not name stays."""
     file = tmp_path / "policy.yaml"
