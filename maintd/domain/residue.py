@@ -83,7 +83,7 @@ def leave_residue(
     if old is None or (old.cleared_at is not None and (later or not _covers(d, old, migration_uuid))):
         d.put(residue)
     elif migration_uuid and not old.migration_uuid:
-        d.put(replace(old, migration_uuid=migration_uuid))
+        d.put(replace(old, migration_uuid=migration_uuid, since=max(old.since, begun_at or 0.0)))
         if old.cleared_at is not None:
             return
     else:
@@ -139,7 +139,12 @@ def remember_evacuation(d: Draft, o: ServerSeen) -> None:
         return
     if old is None:
         leave_residue(d, o.source, o.server_id, "evacuated", at=o.emitted_at)
-    elif old.cleared_at is not None and o.emitted_at > old.cleared_at + CLOCK_MARGIN_S:
+    elif old.cleared_at is None:
+        if STEPS[o.step].begins and old.since < o.emitted_at:
+            d.put(
+                replace(old, since=min(o.emitted_at, d.now))
+            )  # perhaps the next one: the end of the last is not its end
+    elif o.emitted_at > old.cleared_at + CLOCK_MARGIN_S:
         since = min(o.emitted_at, d.now)
         d.put(replace(old, since=since, migration_uuid=None, cleared_at=None, cleared_by=None))
         d.named(o.source)

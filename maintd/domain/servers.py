@@ -7,7 +7,7 @@ A payload's host is the emitter's copy and often stale (facts 2.1); what is olde
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from maintd.domain.copying import replace
@@ -18,6 +18,7 @@ from maintd.domain.migrations import (
 from maintd.domain.model import (
     Host,
     Kind,
+    Migration,
     Phase,
     Server,
 )
@@ -205,14 +206,20 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
                 left_unexplained(d, source.name, o.server_id, "deleted_while_down", within_s=within_s)
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
-        elif m.status == "reverted" and m.source and m.source != host and m is moves[-1]:
-            # Reverted, and yet not back: its source never took it back, and keeps its disks (facts 6.3).
-            leave_residue(d, m.source, o.server_id, "deleted_while_down")
+    _left_where_it_was_reverted_to(d, o.server_id, host, moves)
     if known is not None and known.host != host:
         left_a_dead_host(d, known.host, o.server_id)
         moved(d, known.host, None)  # it had gone elsewhere before, unheard
     if host is not None:
         _gone_from(d, host, o, known)
+
+
+def _left_where_it_was_reverted_to(d: Draft, server_id: str, host: str | None, moves: Sequence[Migration]) -> None:
+    """Its last move was reverted, and it is gone from elsewhere: its source never took it back, and keeps its disks
+    (facts 6.3)."""
+    last = moves[-1] if moves else None
+    if last is not None and not last.open and last.status == "reverted" and last.source and last.source != host:
+        leave_residue(d, last.source, server_id, "deleted_while_down")
 
 
 def _was_down(host: Host, o: ServerSeen, known: Server | None) -> bool:
@@ -266,6 +273,8 @@ def fold_servers_listed(d: Draft, o: ServersListed) -> None:
             continue  # landing: Nova lists it on no host yet
         # Not here any more; elsewhere or deleted. Where, somebody else will say.
         d.put(replace(s, host=None, seen_at=d.now))
+        if o.host is None:
+            _left_where_it_was_reverted_to(d, s.server_id, s.host, d.migrations_of(s.server_id))
         old = d.host(s.host)
         unseen = old is not None and (old.down or s.seen_at < (old.last_down_to or 0.0))
         if old is not None and unseen and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):

@@ -835,3 +835,40 @@ def test_a_late_word_of_an_earlier_request_is_none_of_the_move_under_way() -> No
 
     (under_way,) = story.fleet.open_migrations()
     assert under_way.destination is None
+
+
+def test_the_late_end_of_an_earlier_evacuation_clears_nothing_of_the_next() -> None:
+    """The first failed, the second did not; what was said of the first's failure came last, after the row of the
+    second."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    step = {"kind": Kind.EVACUATION, "source": H, "destination": "cmp-02", "reporter": "cmp-02"}
+    begun_at = story.now
+    story.see(update(story, step=Step.REBUILD_SCHEDULED, **step))
+    story.now += 7
+    story.see(update(story, step=Step.EVACUATE, **step | {"destination": None}))
+    story.now += 2
+    story.see(there(story, host="cmp-02", updated_at=story.now - 1))
+    second = {"migration_id": 18, "migration_uuid": "uuid-18", "created_at": begun_at + 7}
+    story.see(row(story, "done", Kind.EVACUATION, updated_at=story.now - 1, **second))
+    story.see(row(story, "failed", Kind.EVACUATION, created_at=begun_at, updated_at=begun_at + 2))
+    story.now += 8
+    story.see(update(story, step=Step.REBUILD_ERROR, emitted_at=begun_at + 2, updated_at=begun_at + 1, **step))
+
+    assert residue(story) == [(SERVER, "evacuated")]
+
+
+@pytest.mark.parametrize(("last", "left"), [("reverted", [(SERVER, "deleted_while_down")]), ("confirmed", [])])
+def test_who_is_gone_from_the_whole_cloud_after_a_revert_left_its_disks(last: str, left: list[tuple[str, str]]) -> None:
+    """Its source never took it back; that it was deleted where it was nobody has said, and a start of maintd does not
+    remember whom it had waited for."""
+    story = Story().closed()
+    story.see(there(story))
+    story.see(row(story, "migrating", Kind.COLD, created_at=story.now))
+    story.now += 5
+    story.see(there(story, host="cmp-02", vm_state="resized", updated_at=story.now - 1))
+    story.see(row(story, last, Kind.COLD, updated_at=story.now))
+    story.now += 90
+    story.see(ServersListed(story.now, API, story.now, None, frozenset()))
+
+    assert residue(story) == left
