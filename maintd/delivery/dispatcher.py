@@ -60,8 +60,8 @@ BUSY: Final = 32
 TOGETHER_S: Final = 0.01
 """With so many requests in flight, the ends of so long are taken together: a look at the store costs milliseconds."""
 RESOLVER_THREADS: Final = 64
-"""Name look-ups run in the loop's default executor, whose own default is a handful of threads: a few dead name
-servers would hold up everybody."""
+"""Operators' endpoints are looked up in the loop's default executor, whose own default is a handful of threads: a few
+dead name servers would hold up everybody. What projects chose is looked up apart (`sinks.names`)."""
 EVENT_PURGED: Final = "event_purged"
 EXPIRED: Final = "expired"
 """Outcomes of deliveries that end without being sent."""

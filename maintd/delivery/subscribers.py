@@ -36,6 +36,7 @@ from maintd.delivery.outcome import Outcome
 from maintd.delivery.routing import Route
 from maintd.delivery.signing import Signer
 from maintd.delivery.sinks import Endpoint, Message
+from maintd.delivery.sinks.names import ProjectNames
 from maintd.delivery.sinks.webhook import ALLOWED_ORIGIN, Answer, WebhookSink
 from maintd.delivery.subscription_events import allows, echoes, event_to_test, event_to_verify
 from maintd.domain.events import CloudEvent, instant_text
@@ -108,6 +109,7 @@ class Subscribers:
         self._clock = clock
         self._care = care
         self._connections = connections
+        self._names = ProjectNames()
         self._wake = wake
         self.version: tuple[int, int] | None = None
         """Of the rows that are known; None before the first reading."""
@@ -208,6 +210,7 @@ class Subscribers:
         await asyncio.gather(*self._checking.values(), return_exceptions=True)
         for endpoint in self.endpoints.values():
             await endpoint.sink.close()
+        self._names.close()
 
     # -- how their endpoints do
 
@@ -406,6 +409,7 @@ class Subscribers:
             one.secrets,
             egress=self._care.egress,
             origin=self._care.origin,
+            resolver=None if one.project_id is None else self._names.resolver(one.project_id),
             connections=self._connections,
         )
 

@@ -19,10 +19,11 @@ from sqlalchemy import func, select
 
 from maintd.clock import ManualClock
 from maintd.delivery import dispatcher as dispatching
-from maintd.delivery.dispatcher import Dispatcher
+from maintd.delivery.dispatcher import RESOLVER_THREADS, Dispatcher
 from maintd.delivery.egress import Egress
 from maintd.delivery.signing import Signer
 from maintd.delivery.sinks import Endpoint
+from maintd.delivery.sinks.names import LOT_THREADS
 from maintd.delivery.sinks.webhook import WebhookSink
 from maintd.delivery.subscribers import VERIFY_AGAIN_S, Care, Disabled
 from maintd.delivery.subscription_events import TEST, VERIFY, allows, echoes
@@ -332,6 +333,42 @@ def test_the_policy_for_addresses_holds(bench: Bench) -> None:
     bench.move(10)
 
     bench.settle(one, "delivered")
+
+
+def test_names_that_a_project_chose_delay_no_operators_webhook(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the name servers of a project's many endpoints hang, an operator's webhook, an operator's subscription and
+    another project's go to names as ever."""
+    go_on, ask = threading.Event(), socket.getaddrinfo
+    hanging: list[str] = []
+
+    def hang(host: Any, *given: Any, **more: Any) -> Any:
+        if str(host).endswith(".dead.example"):
+            hanging.append(host)
+            go_on.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
+        return ask(host, *given, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    server = bench.receiver(answer(200))
+    named = server.url.replace("127.0.0.1", "localhost")
+    configured = Endpoint("fixed", ("*",), Signer([SECRET]), WebhookSink(named, bench.clock))
+    dead = [
+        bench.subscribe(f"https://hook-{n}.dead.example/", UNVERIFIED, project_id="p1") for n in range(RESOLVER_THREADS)
+    ]
+    operators, others = bench.subscribe(named), bench.subscribe(named, project_id="p2")
+    bench.start(endpoints=(configured,))
+    try:
+        eventually(lambda: len(hanging) >= LOT_THREADS)
+        eventually(lambda: all(bench.row(one).verify_tries == 1 for one in dead))
+        bench.emit(1)
+        bench.emit(2, MOVING, "s1", project_id="p2")
+
+        bench.settle(operators, "delivered")
+        bench.settle(others, "delivered")
+        eventually(lambda: bench.deliveries.counts().get(("fixed", "delivered")) == 1)
+        assert LOT_THREADS == len(hanging)
+    finally:
+        go_on.set()
 
 
 # -- verification

@@ -29,6 +29,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from maintd import __version__
@@ -98,12 +99,13 @@ class WebhookSink:
         *,
         egress: Egress | None = None,
         origin: str | None = None,
+        resolver: AbstractResolver | None = None,
         connections: int = 8,
         total_s: float = TOTAL_S,
         connect_s: float = CONNECT_S,
     ) -> None:
         """`secrets` are only needed to strike them out of answers; without `egress` every address is allowed. With an
-        `origin` every request says who asks to send.
+        `origin` every request says who asks to send. Without a `resolver` names are looked up in the loop's executor.
 
         Raises OperatorError for a URL that cannot be used. One that the policy forbids is not an error here, for the
         policy may have changed since somebody gave the URL: every attempt then ends in that outcome.
@@ -113,6 +115,7 @@ class WebhookSink:
         self._fault = egress.fault_of_url(url) if egress is not None else None
         self._url = URL() if self._fault is not None else _checked(url)
         self._clock = clock
+        self._resolver = resolver
         self._connections = connections
         self._total_s = total_s
         self._connect_s = connect_s
@@ -127,7 +130,7 @@ class WebhookSink:
                 limit_per_host=self._connections,
                 keepalive_timeout=None if guarded else KEEPALIVE_S,
                 force_close=guarded,
-                resolver=aiohttp.ThreadedResolver(),  # the system's own answers, /etc/hosts included
+                resolver=self._resolver or aiohttp.ThreadedResolver(),  # the system's own answers, /etc/hosts included
                 socket_factory=_sockets_for(self._egress) if self._egress is not None else None,
             ),
             proxy=self._egress.proxy if self._egress else None,
