@@ -65,8 +65,9 @@ from maintd.web.auth import Policies
 from maintd.web.context import WebApp
 from maintd.web.health import Health, Tick
 from maintd.web.progress import Held, drain_estimate, held_in
+from maintd.web.seats import Seats
 from maintd.web.server import HttpServer, api, health_api
-from maintd.web.stream import Bell, Seats
+from maintd.web.stream import Bell
 
 log = get_logger("maintd")
 

@@ -45,7 +45,8 @@ ERRORS: dict[int, str] = {
     403: "The token does not permit it; without authentication: the Host header does not name the loopback.",
     413: "The body is too big.",
     415: "The body is not declared as JSON.",
-    503: "It cannot be answered now: no database, another controller holds the fleet, or too many wait for events.",
+    503: "It cannot be answered now: no database, another controller holds the fleet, or too many wait for events or "
+    "try subscriptions.",
 }
 """What can become of any request; 413 and 415 of one with a body."""
 

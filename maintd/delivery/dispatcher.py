@@ -67,7 +67,6 @@ EXPIRED: Final = "expired"
 """Outcomes of deliveries that end without being sent."""
 SUBSCRIPTION: Final = "subscription"
 """What all subscriptions are called in the metrics."""
-BY_HAND_AT_ONCE: Final = 4
 BY_HAND_S: Final = 25.0
 """How long a verification or a test may take that somebody waits for: two requests, and the store."""
 
@@ -188,7 +187,6 @@ class Dispatcher:
             connections=self._limits.per_endpoint,
             wake=self._wakeup.set,
         )
-        self._by_hand = threading.BoundedSemaphore(BY_HAND_AT_ONCE)
         self._recordable = asyncio.Event()
         self._stopping = False
         self._stop_timeout_s = 0.0
@@ -237,8 +235,6 @@ class Dispatcher:
     def _wait_for(self, subscription_id: str, *, verify: bool) -> Attempt:
         if self._loop is None or self._stopping:
             raise OperatorError("maintd is stopping, or does not deliver yet; try again in a minute.")
-        if not self._by_hand.acquire(blocking=False):
-            raise OperatorError(f"{BY_HAND_AT_ONCE} verifications or tests are under way; try again in some seconds.")
         began = self._clock.now()
         waited = asyncio.run_coroutine_threadsafe(self._checked(subscription_id, verify), self._loop)
         try:
@@ -248,8 +244,6 @@ class Dispatcher:
             return Attempt(began, BY_HAND_S, None, OutcomeKind.TIMED_OUT.value, f"no end within {BY_HAND_S:g} s")
         except CancelledError:
             raise OperatorError("maintd is stopping; try again in a minute.") from None
-        finally:
-            self._by_hand.release()
 
     async def _checked(self, subscription_id: str, verify: bool) -> Attempt:
         task = asyncio.current_task()

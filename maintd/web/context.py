@@ -14,10 +14,11 @@ from maintd.clock import Clock
 from maintd.domain.model import Policy
 from maintd.errors import OperatorError
 from maintd.store import Attempt, Store
+from maintd.web.seats import Seats
 
 if TYPE_CHECKING:
     from maintd.web.progress import Held
-    from maintd.web.stream import Bell, Seats
+    from maintd.web.stream import Bell
 
 
 def _refused(*_: object) -> Any:
@@ -38,7 +39,7 @@ class WebApp:
     `bell` is rung when events were committed, and closed when maintd stops; `seats` bounds how many wait for it.
     `url_refused(url)` says in words what is wrong with a subscription's URL, None where nothing is. `verify_now(id)`
     tries a subscription's handshake and keeps what came of it; `test_now(id)` sends a test event.
-    Both take bounded time, few at once, and raise OperatorError where it cannot be done now.
+    Both take bounded time, and raise OperatorError where it cannot be done now; `trials` bounds how many are under way.
     `max_per_project` and `max_operator` bound the subscriptions of one owner; `secret_overlap_s` is how long
     a secret signs beside the one that replaced it.
     `held(migration_keys)` is what the fleet in memory has beside these migrations; None where this process has none.
@@ -59,6 +60,7 @@ class WebApp:
     url_refused: Callable[[str], str | None] = _refused
     verify_now: Callable[[str], Attempt] = _refused
     test_now: Callable[[str], Attempt] = _refused
+    trials: Seats = field(default_factory=lambda: Seats(4, "places for verifications and tests", each=1, spare=1))
     max_per_project: int = 10
     max_operator: int = 100
     secret_overlap_s: float = 86400.0

@@ -13,19 +13,15 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, Final
 
-import falcon
-
 from maintd.store import EventRow
 from maintd.web.asking import LIMIT, LIMIT_DEFAULT, Asked, bad, for_operators, number, text, unknown
 from maintd.web.operations import Answer, nothing_of_that_name, operation, ref, single
-from maintd.web.stream import PAGE, NoSeat, Seat, Stream, awaited
+from maintd.web.seats import NoSeat, Seat, come_back
+from maintd.web.stream import PAGE, Stream, awaited
 
 _SEQUENCE_MAX: Final = 2**63 - 1
 
 WAIT_MAX_S: Final = 60
-
-COME_BACK_S: Final = 5
-"""When to ask again where no seat was free."""
 
 
 def log_of(asked: Asked) -> Callable[[int, int], Sequence[EventRow]]:
@@ -83,10 +79,8 @@ def _seat(asked: Asked) -> Seat:
         if asked.web.bell.closed:
             raise NoSeat("This maintd is stopping.")
         return asked.web.seats.take(asked.holder)
-    except NoSeat as wrong:
-        raise falcon.HTTPServiceUnavailable(
-            title="No stream is free", description=f"{wrong} Ask again later.", retry_after=COME_BACK_S
-        ) from None
+    except NoSeat as refused:
+        raise come_back("No stream is free", refused) from None
 
 
 @operation(

@@ -1,10 +1,9 @@
-"""The event log as it grows: what long polls and event streams on /v1/events wait by, and how many may wait at once.
+"""The event log as it grows: what long polls and event streams on /v1/events wait by.
 
-Each of them holds one thread of the API's server for as long as it waits, so there are only so many `Seats`; whoever
-finds none is refused at once, and everybody else's requests stay prompt. Nobody keeps a seat for nothing: a client that
-has gone is noticed within a second, one that reads nothing loses its connection after `SEND_S`, and a stream ends after
-`AGE_S`, so that the token it was opened with is looked at again. None of these loses an event, for whoever comes back
-brings a cursor.
+Each of them holds one thread of the API's server for as long as it waits, so each takes one of a few seats
+(`seats.py`). Nobody keeps a seat for nothing: a client that has gone is noticed within a second, one that reads nothing
+loses its connection after `SEND_S`, and a stream ends after `AGE_S`, so that the token it was opened with is looked at
+again. None of these loses an event, for whoever comes back brings a cursor.
 
 The `Bell` is rung at each commit of this process. What another controller commits rings nothing here, so while anybody
 waits one of those waiting looks once a second, for all. Nothing is pushed through the bell: each reads the log from its
@@ -16,7 +15,6 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -25,6 +23,7 @@ import structlog
 from maintd.clock import Clock
 from maintd.errors import StoreUnavailable
 from maintd.store import EventRow
+from maintd.web.seats import Seat
 
 log = structlog.get_logger(__name__)
 
@@ -99,55 +98,6 @@ class Bell:
         if newest != self._seen:
             self._seen = newest
             self.ring()
-
-
-class NoSeat(Exception):
-    """Too many wait already; the message is the sentence."""
-
-
-class Seats:
-    """How many may wait at once, and of one holder half as many, so that nobody can keep all the others out."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.each = max(1, total // 2)
-        self._lock = threading.Lock()
-        self._taken: Counter[str] = Counter()
-
-    def take(self, holder: str) -> Seat:
-        """A seat, to be closed by whoever took it. Raises NoSeat."""
-        with self._lock:
-            if self._taken.total() >= self.total:
-                raise NoSeat(f"All {self.total} streams and long polls that this maintd allows are taken.")
-            if self._taken[holder] >= self.each:
-                raise NoSeat(f"You hold {self.each} streams and long polls already, which is all that one caller may.")
-            self._taken[holder] += 1
-        return Seat(self, holder)
-
-    def leave(self, holder: str) -> None:
-        with self._lock:
-            self._taken[holder] -= 1
-            if not self._taken[holder]:
-                del self._taken[holder]
-
-    @property
-    def taken(self) -> int:
-        with self._lock:
-            return self._taken.total()
-
-
-class Seat:
-    """One who waits."""
-
-    def __init__(self, seats: Seats, holder: str) -> None:
-        self._seats, self._holder = seats, holder
-        self._left = False
-
-    def close(self) -> None:
-        """Give it up; once or more often."""
-        if not self._left:
-            self._left = True
-            self._seats.leave(self._holder)
 
 
 def vanished(client: socket.socket | None) -> bool:

@@ -15,6 +15,7 @@ import re
 import secrets
 import uuid
 from base64 import b64encode
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -41,6 +42,7 @@ from maintd.web.asking import (
     unknown,
 )
 from maintd.web.operations import Answer, members, nothing_of_that_name, operation, page, ref, single
+from maintd.web.seats import NoSeat, Seat, come_back
 from maintd.web.shapes import attempt_shape, moment, subscription_fields
 
 log = structlog.get_logger(__name__)
@@ -287,7 +289,8 @@ def verify(asked: Asked, subscription_id: str) -> dict[str, Any]:
     found = _found(asked, subscription_id)
     if found.state == DISABLED:
         raise OperatorError("This subscription is disabled: enable it, which verifies it too.")
-    attempt = asked.web.verify_now(found.id)
+    with closing(_seat(asked)):
+        attempt = asked.web.verify_now(found.id)
     return {**subscription_shape(_found(asked, subscription_id), asked), "attempt": attempt_shape(attempt)}
 
 
@@ -297,7 +300,16 @@ def test(asked: Asked, subscription_id: str) -> dict[str, Any]:
     found = _found(asked, subscription_id)
     if found.verified_at is None:
         raise OperatorError("This subscription is not verified yet, and nothing is sent before it is: verify it first.")
-    return attempt_shape(asked.web.test_now(found.id))
+    with closing(_seat(asked)):
+        return attempt_shape(asked.web.test_now(found.id))
+
+
+def _seat(asked: Asked) -> Seat:
+    """An endpoint may keep us waiting, and one project no other: it tries one at a time."""
+    try:
+        return asked.web.trials.take(asked.caller.owner)
+    except NoSeat as refused:
+        raise come_back("Too many at once", refused) from None
 
 
 # --- how it stands ---------------------------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from maintd.store.subscriptions import ACTIVE
 from maintd.store.vault import new_key
 from maintd.web.context import WebApp
 from maintd.web.progress import held_in
+from maintd.web.seats import Seats
 from maintd.web.server import HttpServer, api
-from maintd.web.stream import Bell, Seats
+from maintd.web.stream import Bell
 
 AT = 1_767_225_600.0
 """2026-01-01T00:00:00Z, when every test begins."""

@@ -16,7 +16,8 @@ from maintd.domain import events
 from maintd.domain.model import Because
 from maintd.store import EventRow
 from maintd.web import stream
-from maintd.web.stream import Bell, NoSeat, Seats, Stream
+from maintd.web.seats import NoSeat, Seats
+from maintd.web.stream import Bell, Stream
 from tests.support.rabbitmq import wait_until
 from tests.web.listening import EVENT_STREAM, Listening, listening
 from tests.web.serving import AT, Served, disabled, emptied

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from maintd.errors import OperatorError
-from maintd.store import Subscription
+from maintd.store import Attempt, Subscription
 from maintd.store.subscriptions import ACTIVE, DISABLED, PAUSED, UNVERIFIED
 from tests.web.serving import AT, Served
 from tests.web.tokens import MINE, OTHERS, get, guarding, post
@@ -26,11 +30,11 @@ def create(served: Served, **given: Any) -> dict[str, Any]:
     return made
 
 
-def put(served: Served, state: str, **given: Any) -> str:
+def put(served: Served, state: str, project_id: str | None = None, *, id: str | None = None, **given: Any) -> str:
     """One that stands in some way; its id."""
     one = Subscription(
-        f"s{served.store.subscriptions.count(None)}",
-        None,
+        id or f"s{served.store.subscriptions.count(None)}",
+        project_id,
         "ha",
         URL,
         ("*",),
@@ -320,13 +324,67 @@ def test_a_test_event_is_answered_with_what_came_of_it(served: Served) -> None:
     assert [("test", number)] == served.tried
 
 
+@pytest.mark.parametrize("what", ["test", "verify"])
+def test_a_project_tries_one_at_a_time(served: Served, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a project's endpoint keeps us waiting it is told to come back, and others, the operators above all, are
+    not; once it has its answer it may try again."""
+    go_on, under_way = threading.Event(), threading.Semaphore(0)
+
+    def wait(one: str) -> Attempt:
+        under_way.release()
+        assert go_on.wait(30)
+        return Attempt(AT, 9.5, None, "timed_out", "")
+
+    web = served.web
+    monkeypatch.setattr(served, "web", lambda: replace(web(), test_now=wait, verify_now=wait))
+    projects = {"member": MINE, "other": OTHERS, "third": "3" * 32, "fourth": "4" * 32}
+    for token, project_id in projects.items():
+        put(served, ACTIVE, project_id, verified_at=AT, id=token)
+    put(served, ACTIVE, verified_at=AT, id="admin")
+
+    def attempt(token: str) -> tuple[int, Any]:
+        return post(served, token, f"/v1/subscriptions/{token}/{what}")
+
+    with guarding(served) as tokens, ThreadPoolExecutor(4) as pool:
+        for token in ("third", "fourth"):
+            tokens.add_token_data(token, project_id=projects[token], role_list=("member", "reader"))
+        try:
+            first = [pool.submit(attempt, "member")]
+            assert under_way.acquire(timeout=30)
+            status, answer = attempt("member")
+            assert (503, True) == (status, answer["description"].startswith("You hold 1 of the 4 places"))
+            for token in ("other", "third"):
+                first.append(pool.submit(attempt, token))
+                assert under_way.acquire(timeout=30)
+            assert (503, True) == (attempt("fourth")[0], "All 3 places" in attempt("fourth")[1]["description"])
+            first.append(pool.submit(attempt, "admin"))
+            assert under_way.acquire(timeout=30)
+            assert (503, True) == (attempt("admin")[0], "All 4 places" in attempt("admin")[1]["description"])
+            assert "5" == asked_to_come_back(served, f"/v1/subscriptions/member/{what}")
+        finally:
+            go_on.set()
+        assert [200] * 4 == [one.result(30)[0] for one in first]
+        assert 200 == attempt("member")[0]
+
+
+def asked_to_come_back(served: Served, path: str) -> str | None:
+    """What `Retry-After` a member is given."""
+    assert served.server is not None
+    connection = http.client.HTTPConnection(*served.server.address, timeout=5)
+    try:
+        connection.request("POST", path, b"{}", {"Content-Type": "application/json", "X-Auth-Token": "member"})
+        return connection.getresponse().getheader("Retry-After")
+    finally:
+        connection.close()
+
+
 def test_what_cannot_be_tried_now_is_said(served: Served) -> None:
-    """Where the dispatcher refuses (too many at once, it is stopping), its sentence is the answer."""
-    served.refusal = OperatorError("Two are under way; try again in some seconds.")
+    """Where the dispatcher refuses (it is stopping, say), its sentence is the answer."""
+    served.refusal = OperatorError("maintd is stopping; try again in a minute.")
 
     for path in (f"{put(served, ACTIVE, verified_at=AT)}/test", f"{put(served, UNVERIFIED)}/verify"):
         status, answer = served.post(f"/v1/subscriptions/{path}")
-        assert (409, "Two are under way; try again in some seconds.") == (status, answer["description"])
+        assert (409, "maintd is stopping; try again in a minute.") == (status, answer["description"])
 
 
 def test_what_is_not_there_is_404(served: Served) -> None:
