@@ -5,6 +5,9 @@ fleet is the number, not the time: every fleet transaction checks it (`held`) an
 slept through its own end finds out before it has written anything. A lease that ran out and that nobody took is
 therefore still good.
 
+Where several controllers must decide one after the other for the length of a transaction, they take a *turn*: the same
+row, without owner or end, locked by changing it.
+
 The time is the database's own where the database is a server, since the clocks of several controllers differ. With
 SQLite there is one machine, and the caller's `now` counts, as everywhere.
 """
@@ -107,6 +110,18 @@ class FenceCheck:
         """LeaseLost unless the lease is still this one's; until the transaction ends, nobody can take it."""
         if self._database.run(connection, self._statement, (fence.name, fence.owner, fence.token)).rowcount != 1:
             raise LeaseLost(f"The lease {fence.name} (token {fence.token}) is not held by {fence.owner} any more.")
+
+
+def take_turn(connection: Connection, name: str) -> None:
+    """Wait until no other transaction has the turn of this name; then it is this one's until it ends.
+
+    What is read after it is all that those before have committed. (On Galera, where nobody waits for another node, one
+    of two collides when it commits, and is run again.) Raises NotUnique where two at once were the first ever; once
+    more, it works.
+    """
+    taken = update(leases).where(leases.c.name == name).values(commits=leases.c.commits + 1)
+    if connection.execute(taken).rowcount == 0:
+        connection.execute(insert(leases).values(name=name, owner="", token=0, expires_at=0.0, commits=1))
 
 
 def _is(fence: Fence) -> tuple[ColumnElement[bool], ...]:

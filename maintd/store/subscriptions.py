@@ -20,12 +20,16 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from maintd.errors import OperatorError
-from maintd.store.engine import Database
+from maintd.store.engine import Database, NotUnique
+from maintd.store.leases import take_turn
 from maintd.store.subscription_tables import subscriptions
 from maintd.store.vault import Vault
 
 VERSION_STEP: Final = 2**20
 """A version is higher than all before it by so much at most, at random."""
+
+TURN: Final = "subscriptions"
+"""Whoever counts subscriptions to make one more takes this turn."""
 
 UNVERIFIED: Final = "unverified"
 ACTIVE: Final = "active"
@@ -94,17 +98,25 @@ class Subscriptions:
         return self._database.read(version_of)
 
     def add(self, subscription: Subscription, *, quota: int | None = None) -> Subscription | None:
-        """Keep a new one; None, and nothing kept, where its project (or the operators) has `quota` already."""
+        """Keep a new one; None, and nothing kept, where its project (or the operators) has `quota` already.
+
+        Counting and keeping are one decision, whoever else makes one at the same moment.
+        """
         values = self._values(subscription)
 
         def work(connection: Connection) -> Subscription | None:
-            if quota is not None and _count(connection, subscription.project_id) >= quota:
-                return None
+            if quota is not None:
+                take_turn(connection, TURN)
+                if _count(connection, subscription.project_id) >= quota:
+                    return None
             values["version"] = _next_version(connection)
             connection.execute(insert(subscriptions).values(values))
             return replace(subscription, version=values["version"])
 
-        return self._database.write(work, durable=True)
+        try:
+            return self._database.write(work, durable=True)
+        except NotUnique:  # the first turn ever, and another controller's too
+            return self._database.write(work, durable=True)
 
     def change(self, subscription_id: str, how: Callable[[Subscription], Subscription]) -> Subscription | None:
         """Put `how(row)` in the row's place, in one transaction; what stands there then. None: there is none.

@@ -109,6 +109,33 @@ def test_a_quota_is_each_owners_own(store: Store) -> None:
     assert ["a", "c", "d"] == [found.id for found in store.subscriptions.all()]
 
 
+def test_a_quota_holds_for_many_at_once(store: Store, connection: str, clock: ManualClock) -> None:
+    """However many ask at the same moment, of two controllers, there are as many as may be and the others are told so;
+    another owner's, made meanwhile, do not count."""
+    other = open_store(connection, clock, vault=lambda: Vault((KEY,)))
+    for turn in range(3):
+        start = threading.Barrier(10)
+        made: list[Subscription | None] = []
+
+        def make(number: int, turn: int = turn, start: Any = start, made: Any = made) -> None:
+            new = one(f"{turn}-{number}", None if number == 9 else f"p{turn}")
+            start.wait(30)
+            added = (store, other)[number % 2].subscriptions.add(new, quota=3)
+            if number != 9:
+                made.append(added)
+
+        threads = [threading.Thread(target=make, args=(number,)) for number in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+
+        assert (9, 3) == (len(made), len([added for added in made if added is not None]))
+        assert 3 == store.subscriptions.count(f"p{turn}")
+    assert 3 == store.subscriptions.count(None)
+    other.close()
+
+
 def test_every_change_is_seen_by_the_version(store: Store) -> None:
     """Making, changing and removing each gives another (version, count); a change that changes nothing does not."""
     seen = [store.subscriptions.version()]
