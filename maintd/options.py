@@ -575,8 +575,9 @@ _SUBSCRIPTIONS_OPTS: tuple[cfg.Opt, ...] = (
         "key_file",
         sample_default="/etc/maintd/subscriptions.key",
         help="Keys that encrypt subscriptions' secrets in the database, one a line: the first encrypts, all decrypt. "
-        "Make one with: maintd subscriptions key. Controllers that share a database share it. By default the "
-        "credential maintd-subscriptions of systemd, where there is one; without a key nobody can subscribe. "
+        "Make one with: maintd subscriptions key. Change it with: maintd db rekey, as the README says. Controllers "
+        "that share a database share it. By default the credential maintd-subscriptions of systemd, where there is "
+        "one; without a key nobody can subscribe. "
         "Unit: path of a file.",
     ),
     _seconds(

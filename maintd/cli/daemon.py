@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from maintd.cli.common import Commands, Exit, Usage, command, config, config_options, verbs
 from maintd.terminal import clean, complain, print_json, say, table
 
 if TYPE_CHECKING:
     from maintd.config import Config
-    from maintd.store import Store
+    from maintd.store import Store, Vault
+
+KEY_FILE: Final = Path("/etc/maintd/subscriptions.key")
+"""Where the systemd unit takes the keys of subscriptions' secrets from."""
 
 
 def add_first(commands: Commands) -> None:
@@ -94,16 +98,26 @@ def add_last(commands: Commands) -> None:
     remove.add_argument("name", metavar="NAME", nargs="?", help="which bus (default: every one configured)")
     config_options(remove, several=False)
 
-    db = command(commands, "db", "upgrade, show the version of, or purge the database", _which("db version"))
+    db = command(commands, "db", "upgrade, show the version of, purge or rekey the database", _which("db version"))
     db_verbs = verbs(db)
     for name, help, do in (
         ("upgrade", "bring the tables to what this version of maintd needs", do_db_upgrade),
         ("version", "show the schema revision there is, and the one needed", do_db_version),
         ("purge", "delete what is older than [database] allows, as the daemon does daily", do_db_purge),
+        ("rekey", "encrypt subscriptions' secrets under the newest key, so that older ones can go", do_db_rekey),
     ):
         made = command(db_verbs, name, help, do)
         made.add_argument("--json", action="store_true", help="for scripts")
         config_options(made)
+        if name == "rekey":
+            made.description = (
+                "Encrypt every subscription's secret under the first key of the key file that is not under it yet. "
+                "The daemon may run, once it has been restarted with that file; it can be repeated, and interrupted."
+            )
+            made.add_argument(
+                "--key-file", metavar="F", type=Path,
+                help=f"the keys, one a line, the newest first (else [subscriptions] key_file, else {KEY_FILE})",
+            )  # fmt: skip
 
 
 def _which(example: str) -> object:
@@ -218,11 +232,11 @@ def do_bus_remove(args: argparse.Namespace) -> int:
     return app.remove_bus(settings, [args.name] if args.name else names)
 
 
-def _store(settings: Config) -> Store:
+def _store(settings: Config, vault: Callable[[], Vault] | None = None) -> Store:
     from maintd.clock import SystemClock
-    from maintd.store import open_store
+    from maintd.store import Vault, open_store
 
-    return open_store(settings.database.connection, SystemClock())
+    return open_store(settings.database.connection, SystemClock(), vault=vault or (lambda: Vault(())))
 
 
 def do_db_upgrade(args: argparse.Namespace) -> int:
@@ -279,3 +293,33 @@ def do_db_purge(args: argparse.Namespace) -> int:
     else:
         table(["PURGED", "#ROWS"], sorted(gone.items()))
     return Exit.YES
+
+
+def do_db_rekey(args: argparse.Namespace) -> int:
+    from maintd.store import read_vault
+
+    settings = config(args)
+    path = args.key_file or settings.subscriptions.key_file or KEY_FILE
+    vault = read_vault(path)
+    store = _store(settings, lambda: vault)
+    try:
+        store.require_current()
+        found = store.subscriptions.rekey()
+    finally:
+        store.close()
+    if args.json:
+        print_json(
+            {"rekeyed": found.written, "current": found.current, "unreadable": [one.id for one in found.unreadable]}
+        )
+    else:
+        say(
+            f"Subscriptions whose secrets are now under the newest key: {found.written}. Under it already: "
+            f"{found.current}."
+        )
+    for one in found.unreadable:
+        whose = "an operator's" if one.project_id is None else f"of project {one.project_id}"
+        complain(f"maintd: no key in {path} opens a secret of subscription {one.id} ({one.name}, {whose}).")
+    if found.unreadable:
+        complain("maintd: put the key that is missing into the file, below the others, and run this again; where it is "
+                 "lost, whoever has the subscription deletes it and makes another.")  # fmt: skip
+    return Exit.FAILURE if found.unreadable else Exit.YES

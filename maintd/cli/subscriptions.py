@@ -61,7 +61,8 @@ def add(commands: Commands) -> None:
     command(
         in_noun, "key", "make a key that encrypts subscriptions' secrets, for [subscriptions] key_file",
         do_key,
-        epilog="example:\n  (umask 077; maintd subscriptions key > /etc/maintd/subscriptions.key)",
+        epilog="example:\n  (umask 077; maintd subscriptions key > /etc/maintd/subscriptions.key)\n"
+        "Where there is a key already: the README says how to change it (maintd db rekey).",
     )  # fmt: skip
 
 

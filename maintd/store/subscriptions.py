@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from secrets import randbelow
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
@@ -24,6 +25,8 @@ from maintd.store.engine import Database, NotUnique
 from maintd.store.leases import take_turn
 from maintd.store.subscription_tables import subscriptions
 from maintd.store.vault import Vault
+
+T = TypeVar("T")
 
 VERSION_STEP: Final = 2**20
 """A version is higher than all before it by so much at most, at random."""
@@ -76,6 +79,16 @@ class Subscription:
     def endpoint(self) -> str:
         """The name under which its deliveries are kept."""
         return ENDPOINT_PREFIX + self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Rekeyed:
+    """What `rekey` found: how many subscriptions' secrets it has written under the newest key, how many were under it
+    already, and those of which a secret is under none of the keys; what else these have is under the newest."""
+
+    written: int
+    current: int
+    unreadable: Sequence[Subscription]
 
 
 class _Overtaken(Exception):
@@ -143,10 +156,33 @@ class Subscriptions:
                 raise _Overtaken
             return replace(changed, version=values["version"])
 
+        return self._settled(work)
+
+    def rekey(self) -> Rekeyed:
+        """Encrypt every secret under the newest key that is not under it yet.
+
+        One subscription in one transaction: what was done before an interruption stays done, and the next time goes on
+        from there. Whoever has a copy of the rows need not read them anew: nothing that they say has changed.
+        """
+        vault, rekeyed, current, unreadable = self._vault(), 0, 0, []
+        ids = select(subscriptions.c.id).order_by(subscriptions.c.id)
+        for one in self._database.read(lambda connection: connection.execute(ids).scalars().all()):
+            found = self._settled(partial(_rekeyed, one, vault))
+            if found is None:
+                continue  # it was deleted meanwhile
+            written, lost = found
+            rekeyed += written
+            current += not written and not lost
+            if lost and (row := self.get(one, secrets=False)) is not None:
+                unreadable.append(row)
+        return Rekeyed(rekeyed, current, unreadable)
+
+    def _settled(self, work: Callable[[Connection], T]) -> T:
+        """What `work` comes to, done again for as long as the row changes between its reading and its writing."""
         while True:
             try:
                 return self._database.write(work, durable=True)
-            except _Overtaken:  # another controller has changed it between our reading and our writing
+            except _Overtaken:
                 continue
 
     def remove(self, subscription_id: str) -> bool:
@@ -242,6 +278,30 @@ class Subscriptions:
             probe_at=row.probe_at,
             version=row.version,
         )
+
+
+def _rekeyed(subscription_id: str, vault: Vault, connection: Connection) -> tuple[bool, bool] | None:
+    """Whether anything was written, and whether no key opens one of the secrets; None: there is no such row."""
+    s = subscriptions.c
+    asked = select(s.version, s.secret, s.previous_secret).where(s.id == subscription_id)
+    row = connection.execute(asked).mappings().first()
+    if row is None:
+        return None
+    values, lost = {}, False
+    for column in ("secret", "previous_secret"):
+        if text := row[column]:
+            try:
+                renewed = vault.renewed(text)
+            except OperatorError:
+                lost = True
+                continue
+            if renewed != text:
+                values[column] = renewed
+    if values:
+        as_read = (s.id == subscription_id, s.version == row["version"])
+        if connection.execute(update(subscriptions).where(*as_read).values(values)).rowcount == 0:
+            raise _Overtaken
+    return bool(values), lost
 
 
 def version_of(connection: Connection) -> tuple[int, int]:

@@ -1,8 +1,9 @@
 """Secrets at rest: what is written into the database is encrypted, under keys that never are in it.
 
-The keys come from a file of their own (a systemd credential), one a line: the first encrypts, all decrypt, so that a
-key is changed by putting a new one first. Fernet (AES-128-CBC with HMAC-SHA256, `cryptography`) does the work; nothing
-here invents any. Without keys there is no vault, and whoever needs one is told what to do.
+The keys come from a file of their own (a systemd credential), one a line: the first encrypts, all decrypt. So a key is
+changed by putting a new one first, and the old one can go once everything has been written anew (`renewed`). Fernet
+(AES-128-CBC with HMAC-SHA256, `cryptography`) does the work; nothing here invents any. Without keys there is no vault,
+and whoever needs one is told what to do.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ class Vault:
         if not keys:
             raise OperatorError(f"There is no key to encrypt subscriptions' secrets with: {HOW}.")
         try:
-            self._fernet = MultiFernet([Fernet(key.encode()) for key in keys])
+            fernets = [Fernet(key.encode()) for key in keys]
         except ValueError:
             raise OperatorError(f"The key for subscriptions' secrets is not a Fernet key: {HOW}.") from None
+        self._newest = fernets[0]
+        self._fernet = MultiFernet(fernets)
 
     def encrypt(self, text: str) -> str:
         return self._fernet.encrypt(text.encode()).decode()
@@ -41,6 +44,14 @@ class Vault:
                 "A subscription's secret was encrypted under another key: put the old key into [subscriptions] "
                 "key_file again, below the new one."
             ) from None
+
+    def renewed(self, text: str) -> str:
+        """The same under the newest key, or as it is where it is under that already. Raises as `decrypt` does."""
+        try:
+            self._newest.decrypt(text.encode())
+        except InvalidToken:
+            return self.encrypt(self.decrypt(text))
+        return text
 
 
 def new_key() -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import pytest
 import maintd
 from maintd import client
 from maintd.cli import main, parser
+from maintd.clock import SystemClock
+from maintd.store import Subscription, Vault, open_store
+from maintd.store.vault import new_key
 from maintd.web.stream import Bell
 from tests.support.rabbitmq import free_port, wait_until
 from tests.web.serving import Served, closed, emptied
@@ -148,6 +152,40 @@ def test_the_database_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (False, True) == (before["current"], after["current"])
     assert before["needed"] == made["version"] == after["version"]
     assert 0 == sum(gone["purged"].values())
+
+
+def test_a_key_is_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`db rekey` says how many it wrote anew, ends with 1 and names each subscription that no key opens, and needs a
+    file of keys."""
+    file, keys = tmp_path / "maintd.conf", tmp_path / "keys"
+    database = f"sqlite:///{tmp_path}/maintd.sqlite"
+    file.write_text(f"[database]\nconnection = {database}\n[subscriptions]\nkey_file = {keys}\n")
+    given = ["db", "rekey", "--config-file", str(file)]
+    old, new = new_key(), new_key()
+    vaults = {"1": old, "2": old, "3": new_key()}
+    for number, key in vaults.items():
+        with closing(open_store(database, SystemClock(), tables="upgrade", vault=lambda k=key: Vault((k,)))) as store:
+            project_id = None if number == "1" else "p1"
+            store.subscriptions.add(
+                Subscription(number, project_id, "ha", "https://x.example/", ("*",), secrets=("s",))
+            )
+
+    assert 1 == main(given)
+    assert "[subscriptions] key_file:" in capsys.readouterr().err
+    keys.write_text(f"{new}\n{old}\n")
+    keys.chmod(0o600)
+    assert 1 == main(given)
+    out, err = capsys.readouterr()
+    assert "now under the newest key: 2. Under it already: 0." in out
+    assert f"no key in {keys} opens a secret of subscription 3 (ha, of project p1)." in err and "delete" in err
+
+    keys.write_text(f"{new}\n")
+    assert 1 == main([*given, "--json"])
+    assert {"rekeyed": 0, "current": 2, "unreadable": ["3"]} == json.loads(capsys.readouterr().out)
+    keys.rename(tmp_path / "elsewhere")
+    with closing(open_store(database, SystemClock())) as store:
+        store.subscriptions.remove("3")
+    assert 0 == main([*given, "--key-file", str(tmp_path / "elsewhere")])
 
 
 # --- where the API is ------------------------------------------------------------------------------------------------

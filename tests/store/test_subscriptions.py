@@ -224,6 +224,76 @@ def test_a_new_key_reads_what_the_old_one_wrote(store: Store) -> None:
         store.subscriptions.get("a")
 
 
+def test_every_secret_comes_under_the_newest_key(store: Store, connection: str, clock: ManualClock) -> None:
+    """What is under an old key is written anew, once, and the old key can go; what no key opens is named, and no
+    dispatcher has to read the rows again for it."""
+    foreign = open_store(connection, clock, vault=lambda: Vault((new_key(),)))
+    foreign.subscriptions.add(one("lost"))
+    foreign.close()
+    old = [store.subscriptions.add(one(number)) for number in ("a", "b")]
+    version, new = store.subscriptions.version(), new_key()
+    store.subscriptions._vault = lambda: Vault((new, KEY))
+    young = store.subscriptions.add(one("c", secrets=("whsec_c",)))
+
+    first, again = store.subscriptions.rekey(), store.subscriptions.rekey()
+
+    assert (2, 1, ["lost"]) == (first.written, first.current, [found.id for found in first.unreadable])
+    assert (0, 3, ["lost"]) == (again.written, again.current, [found.id for found in again.unreadable])
+    store.subscriptions._vault = lambda: Vault((new,))
+    assert [*old, young] == list(store.subscriptions.all())[:3]
+    store.subscriptions.remove("c")
+    assert version == store.subscriptions.version()
+
+
+def test_an_interrupted_change_of_the_key_goes_on_where_it_was(store: Store) -> None:
+    """What was written before the interruption stays, all can be read meanwhile, and the next time does the rest."""
+    for number in ("a", "b", "c"):
+        store.subscriptions.add(one(number, secrets=("whsec_1",)))
+    new, renewed = Vault((new_key(), KEY)), []
+
+    class Interrupted(Vault):
+        def renewed(self, text: str) -> str:
+            renewed.append(text)
+            if len(renewed) == 2:
+                raise KeyboardInterrupt
+            return new.renewed(text)
+
+    store.subscriptions._vault = lambda: Interrupted((KEY,))
+    with pytest.raises(KeyboardInterrupt):
+        store.subscriptions.rekey()
+
+    store.subscriptions._vault = lambda: new
+    assert [("whsec_1",)] * 3 == [found.secrets for found in store.subscriptions.all()]
+    rest = store.subscriptions.rekey()
+    assert (2, 1) == (rest.written, rest.current)
+
+
+def test_a_change_of_the_key_undoes_no_rotation(store: Store, connection: str, clock: ManualClock) -> None:
+    """Secrets that are rotated while all are encrypted anew are the new ones afterwards."""
+    store.subscriptions.add(one("a"))
+    keys = (new_key(), KEY)
+    other = open_store(connection, clock, vault=lambda: Vault(keys[::-1]))
+    store.subscriptions._vault = lambda: Vault(keys)
+    done = threading.Event()
+
+    def rekey() -> None:
+        while not done.is_set():
+            store.subscriptions.rekey()
+
+    thread = threading.Thread(target=rekey)
+    thread.start()
+    try:
+        for number in range(20):
+            secret = f"whsec_{number}"
+            other.subscriptions.change("a", lambda was, new=secret: replace(was, secrets=(new, *was.secrets[:1])))
+            found = other.subscriptions.get("a")
+            assert found is not None and secret == found.secrets[0]
+    finally:
+        done.set()
+        thread.join(60)
+        other.close()
+
+
 @pytest.mark.parametrize(
     ("text", "says"), [("", "no key"), ("nonsense", "not a Fernet key"), (f"{KEY}\nx", "not a Fernet key")]
 )
