@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, Final
 
 from maintd.cli.common import Commands, Exit, Usage, ask_options, client, command, verbs
 from maintd.terminal import fields, print_json, say, table, utc
@@ -27,7 +27,8 @@ def add(commands: Commands) -> None:
         in_deliveries, "redeliver", "send dead or delivered ones again",
         do_redeliver,
         description="Send finished deliveries again, under the same event ids: by their ids, or all of an endpoint "
-        "that were finished in a span of time. Naming an endpoint that was disabled enables it.",
+        "that were finished in a span of time. Naming a configured endpoint that was disabled enables it; "
+        "what goes to a subscription that is not active waits until it is, and is counted apart.",
         epilog="examples:\n  maintd deliveries redeliver 17 18\n"
         "  maintd deliveries redeliver --endpoint ha --since 2026-01-31T22:00:00Z",
     )  # fmt: skip
@@ -93,6 +94,15 @@ def do_show(args: argparse.Namespace) -> int:
     return Exit.YES
 
 
+_UNTIL: Final = {"paused": "resume", "disabled": "enable", "unverified": "verify"}
+"""State of a subscription -> the verb after which it is sent to."""
+
+
+def _then(subscription_id: str, state: str) -> str:
+    verb = _UNTIL.get(state)
+    return f"they wait for: maintd subscriptions {verb} {subscription_id}" if verb else "they will be given up"
+
+
 def do_redeliver(args: argparse.Namespace) -> int:
     if not (args.ids or args.endpoint or args.subscription or args.since or args.until):
         raise Usage("Say what to send again: DELIVERY_ID..., --endpoint NAME or --subscription ID (--since, --until).")
@@ -105,4 +115,9 @@ def do_redeliver(args: argparse.Namespace) -> int:
         print_json(answer)
     else:
         say(f"{answer['redelivered']} will be sent again.")
+        for wait in answer.get("waiting", ()):
+            number, state = wait["subscription_id"], wait["state"]
+            say(
+                f"Of these, {wait['deliveries']} not now: the subscription {number} is {state}; {_then(number, state)}."
+            )
     return Exit.YES if answer["redelivered"] else Exit.FAILURE

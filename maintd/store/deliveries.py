@@ -24,6 +24,7 @@ It decides nothing about retries, sends nothing, and knows no URL or secret.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
@@ -544,8 +545,8 @@ class Deliveries:
         until: float | None = None,
         *,
         now: float,
-    ) -> int:
-        """Send finished deliveries (dead or delivered) again under the same event id; how many.
+    ) -> Counter[str]:
+        """Send finished deliveries (dead or delivered) again under the same event id; endpoint -> how many.
 
         What is given must all hold; `since` and `until` bound when the delivery was finished (since <= t < until). A
         delivery whose event is purged, or may not be seen yet, is left alone. Attempts count from none again; those on
@@ -562,7 +563,7 @@ class Deliveries:
             conditions.append(d.finished_at < until)
         wanted = None if delivery_ids is None else sorted(set(delivery_ids))
 
-        def work(connection: Connection) -> int:
+        def work(connection: Connection) -> Counter[str]:
             source = deliveries.outerjoin(events, events.c.id == d.event_id)
             found: list[tuple[int, str, str]] = []
             statement = select(d.id, d.endpoint, d.subject).select_from(source).where(*conditions).order_by(d.sequence)
@@ -581,7 +582,7 @@ class Deliveries:
                 )
             for line in {(name, subject) for _, name, subject in found}:
                 _head_again(connection, *line, now)
-            return len(found)
+            return Counter(name for _, name, _ in found)
 
         return self._database.write(work)
 

@@ -12,7 +12,7 @@ web's. Secrets are encrypted by the vault before they come near a statement; no 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from secrets import randbelow
@@ -212,6 +212,11 @@ class Subscriptions:
         """Every one, for the dispatcher. One whose secrets cannot be decrypted is there all the same, without any."""
         statement = select(subscriptions).order_by(subscriptions.c.id)
         return self._database.read(lambda connection: [self._readable(row) for row in connection.execute(statement)])
+
+    def states(self) -> Mapping[str, str]:
+        """The state of every one, by id."""
+        statement = select(subscriptions.c.id, subscriptions.c.state)
+        return self._database.read(lambda connection: {row.id: row.state for row in connection.execute(statement)})
 
     def count(self, project_id: str | None) -> int:
         """How many a project, or with None the operators, have."""

@@ -8,11 +8,12 @@ everybody is told.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from maintd.store import Attempt
-from maintd.store.subscriptions import ENDPOINT_PREFIX
+from maintd.store.subscriptions import ACTIVE, ENDPOINT_PREFIX
 from maintd.web.asking import (
     AFTER,
     LIMIT,
@@ -33,6 +34,8 @@ T = TypeVar("T")
 _ID_MAX: Final = 2**63 - 1
 _IDS_MAX: Final = 1000
 _STATES: Final = ("pending", "claimed", "delivered", "dead")
+_DELETED: Final = "deleted"
+"""The state, here, of a subscription that is no more."""
 _OWN_ID: Final = r"[^.\s\x00]{1,64}\.[^.\s\x00]{1,64}"
 _SUBSCRIPTION: Final = text("subscription_id", "only deliveries to this subscription")
 
@@ -150,7 +153,28 @@ def _ids(name: str, value: Any) -> list[int | str]:
 
 
 @operation(
-    {200: Answer("They are due again.", members({"redelivered": {"type": "integer", "description": "how many"}}))},
+    {
+        200: Answer(
+            "They are due again.",
+            members(
+                {
+                    "redelivered": {"type": "integer", "description": "how many"},
+                    "waiting": {
+                        "type": "array",
+                        "items": members(
+                            {
+                                "subscription_id": {"type": "string"},
+                                "state": {"type": "string"},
+                                "deliveries": {"type": "integer"},
+                            }
+                        ),
+                        "description": "only where some are not sent now: for which subscription, its state, how many",
+                    },
+                },
+                optional=("waiting",),
+            ),
+        )
+    },
     body=(
         Field(
             "delivery_ids",
@@ -179,6 +203,8 @@ def redeliver(asked: Asked) -> dict[str, Any]:
     The body says which: `delivery_ids`, or `endpoint` or `subscription_id`, `since`, `until` (what is given must all
     hold; the times bound when a delivery was finished). Both times alone are a range, for all endpoints. An empty body
     is refused: nobody means "everything, everywhere". A project may give one time alone, for all its subscriptions.
+    What goes to a subscription that is paused, disabled or unverified waits until it is active, and is given up where
+    it is deleted; `waiting` says so.
     """
     owner, ids, since, until = asked.caller.owner, asked["delivery_ids"], asked["since"], asked["until"]
     endpoint = _endpoint(asked["endpoint"], asked["subscription_id"])
@@ -188,16 +214,28 @@ def redeliver(asked: Asked) -> dict[str, Any]:
     if ids is None and endpoint is None and not ranged:
         raise bad("Say what to deliver again: delivery_ids, an endpoint or subscription_id, or since and until.")
     if owner is None:
-        count = asked.web.store.deliveries.redeliver(ids, endpoint, since, until, now=asked.web.clock.now())
+        again = asked.web.store.deliveries.redeliver(ids, endpoint, since, until, now=asked.web.clock.now())
     else:
-        count = _redeliver_own(asked, owner, ids, endpoint, since, until)
+        again = _redeliver_own(asked, owner, ids, endpoint, since, until)
     asked.web.wake_delivery()
-    return {"redelivered": count}
+    waiting = _waiting(asked, again)
+    return {"redelivered": again.total(), **({"waiting": waiting} if waiting else {})}
+
+
+def _waiting(asked: Asked, again: Counter[str]) -> list[dict[str, Any]]:
+    """What of it is not sent yet, for its subscription gets nothing now."""
+    mine = {name.removeprefix(ENDPOINT_PREFIX): n for name, n in again.items() if name.startswith(ENDPOINT_PREFIX)}
+    states = asked.web.store.subscriptions.states() if mine else {}
+    return [
+        {"subscription_id": subscription_id, "state": state, "deliveries": count}
+        for subscription_id, count in sorted(mine.items())
+        if (state := states.get(subscription_id, _DELETED)) != ACTIVE
+    ]
 
 
 def _redeliver_own(
     asked: Asked, owner: str, ids: list[str] | None, endpoint: str | None, since: float | None, until: float | None
-) -> int:
+) -> Counter[str]:
     """The same for a project: nothing but what goes to its own subscriptions."""
     store, now = asked.web.store, asked.web.clock.now()
     mine = [one.endpoint for one in store.subscriptions.list(project_id=owner, limit=LIMIT_MAX)]
@@ -208,4 +246,7 @@ def _redeliver_own(
         found = store.own_deliveries.find(owner, ids, now=now)
         numbers = [one.number for one in found if f"{ENDPOINT_PREFIX}{one.subscription_id}" in wanted]
         return store.deliveries.redeliver(numbers, None, since, until, now=now)
-    return sum(store.deliveries.redeliver(None, one, since, until, now=now) for one in wanted)
+    again: Counter[str] = Counter()
+    for one in wanted:
+        again += store.deliveries.redeliver(None, one, since, until, now=now)
+    return again

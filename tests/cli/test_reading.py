@@ -10,6 +10,7 @@ import pytest
 from maintd.cli import main
 from maintd.client import Client
 from maintd.domain.model import Bus, Drain, Host, Kind, Knowledge, Migration, Phase, Residue, Server
+from maintd.store import Subscription
 from tests.support.rabbitmq import free_port
 from tests.web.serving import AT, Served, closed, disabled, emptied, empty, occupied
 
@@ -289,6 +290,31 @@ def test_deliveries_are_redelivered(served: Served, run) -> None:
     assert 1 == run("deliveries", "redeliver", "999")[0]
     assert 0 == run("deliveries", "redeliver", str(number))[0]
     assert 1 == run("deliveries", "--endpoint", "ha", "redeliver")[0]  # it is pending already
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("active", ""),
+        ("paused", "is paused; they wait for: maintd subscriptions resume s1."),
+        ("disabled", "is disabled; they wait for: maintd subscriptions enable s1."),
+        ("unverified", "is unverified; they wait for: maintd subscriptions verify s1."),
+        (None, "is deleted; they will be given up."),
+    ],
+)
+def test_a_redelivery_that_waits_says_for_what(served: Served, run, state: str | None, says: str) -> None:
+    """To a subscription that is not active nothing is sent now, and the answer has the command that changes it."""
+    if state is not None:
+        served.store.subscriptions.add(
+            Subscription("s1", None, "m", "https://r.example/", ("*",), state=state, secrets=("whsec_1",))
+        )
+    served.publish(emptied("cmp-1"))
+    served.store.deliveries.fan_out(lambda event: ("sub-s1",), AT, refused={"sub-s1"})
+
+    code, out, _ = run("deliveries", "--subscription", "s1", "redeliver")
+
+    assert (0, "1 will be sent again.") == (code, out.splitlines()[0])
+    assert (f"Of these, 1 not now: the subscription s1 {says}" if says else "") == "".join(out.splitlines()[1:])
 
 
 def test_nobody_there_is_exit_code_6(capsys: pytest.CaptureFixture[str]) -> None:

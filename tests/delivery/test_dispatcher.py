@@ -177,7 +177,9 @@ def test_nine_failures_are_a_dead_letter(bench: Bench) -> None:
     assert "9 attempts failed" in bench.deliveries.attempts(bench.deliveries.list()[0].id)[-1].detail
 
     refused.clear()
-    assert 1 == bench.deliveries.redeliver(endpoint="ha", until=clock.now() + 1, delivery_ids=[1], now=clock.now())
+    assert (
+        1 == bench.deliveries.redeliver(endpoint="ha", until=clock.now() + 1, delivery_ids=[1], now=clock.now()).total()
+    )
     dispatcher.wake()
     bench.settle({("ha", "delivered"): 2})
     assert ["event-1"] * 9 + ["event-2", "event-1"] == server.ids

@@ -632,7 +632,7 @@ def test_a_disabled_endpoint_is_looked_at_and_comes_back(bench: Bench) -> None:
 
     assert (None, None, None, None) == (found.failing_since, found.disabled_at, found.probe_at, found.reason)
     assert ["maintd.host.emptied.v1", TEST, TEST] == types(server)
-    assert 2 == bench.deliveries.redeliver(endpoint=one.endpoint, now=bench.clock.now())
+    assert 2 == bench.deliveries.redeliver(endpoint=one.endpoint, now=bench.clock.now()).total()
     bench.wake()
     bench.settle(one, "delivered", "delivered")
     assert ["event-1", "event-2"] == server.ids[-2:]

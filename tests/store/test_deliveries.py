@@ -260,7 +260,7 @@ def test_redeliver_by_id(database: Database, deliveries: Deliveries) -> None:
     deliveries.finish(one.id, "me", FAILED, state="dead")
     deliveries.finish(two.id, "me", TAKEN, state="delivered")
 
-    assert 2 == deliveries.redeliver([one.id, two.id, three.id, 99], now=NOW + 10)
+    assert 2 == deliveries.redeliver([one.id, two.id, three.id, 99], now=NOW + 10).total()
     again = claim(deliveries, "you", NOW + 10)
     assert ["event-1", "event-2"] == ids(again)
     assert [(0, NOW + 10, None)] * 2 == [(d.attempts, d.created_at, d.first_failed_at) for d in again]
@@ -276,9 +276,9 @@ def test_redeliver_by_endpoint_and_time(database: Database, deliveries: Deliveri
         for delivery in claim(deliveries, at=NOW + at):
             deliveries.finish(delivery.id, "me", Attempt(NOW + at, 0, 500, "refused", ""), state="dead")
 
-    assert 2 == deliveries.redeliver(endpoint="a", since=NOW + 100, until=NOW + 201, now=NOW + 300)
+    assert 2 == deliveries.redeliver(endpoint="a", since=NOW + 100, until=NOW + 201, now=NOW + 300).total()
     assert ["event-2"] == ids(claim(deliveries, at=NOW + 300))
-    assert 0 == deliveries.redeliver(endpoint="a", since=NOW + 100, until=NOW + 201, now=NOW + 300)
+    assert 0 == deliveries.redeliver(endpoint="a", since=NOW + 100, until=NOW + 201, now=NOW + 300).total()
 
 
 def test_redelivered_waits_for_what_is_in_flight(database: Database, deliveries: Deliveries) -> None:
@@ -306,7 +306,7 @@ def test_a_purged_event(database: Database, deliveries: Deliveries) -> None:
     found = claim(deliveries)
     assert [""] == [d.body for d in found]
     deliveries.finish(found[0].id, "me", FAILED, state="dead")
-    assert 0 == deliveries.redeliver([found[0].id], now=NOW)
+    assert 0 == deliveries.redeliver([found[0].id], now=NOW).total()
 
 
 def test_a_disabled_endpoint_gets_dead_letters(database: Database, deliveries: Deliveries) -> None:
@@ -330,7 +330,7 @@ def test_redelivering_to_a_disabled_endpoint_enables_it(database: Database, deli
     deliveries.disable("a", "410", NOW)
     deliveries.fan_out(to("a"), NOW)
 
-    assert 1 == deliveries.redeliver(endpoint="a", now=NOW + 1)
+    assert 1 == deliveries.redeliver(endpoint="a", now=NOW + 1).total()
     assert {} == deliveries.disabled()
     assert ["event-1"] == ids(claim(deliveries, at=NOW + 1))
 

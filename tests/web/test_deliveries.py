@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from maintd.store import Attempt
+from maintd.store import Attempt, Subscription
+from maintd.store.subscriptions import STATES
 from tests.web.serving import AT, Served, emptied
 
 
@@ -78,6 +79,27 @@ def test_a_span_is_redelivered_to_everybody(served: Served) -> None:
     assert {"redelivered": 0} == served.post("/v1/deliveries/redeliver", span)[1]
     span["until"] = "2026-01-01T01:00:00Z"
     assert {"redelivered": 1} == served.post("/v1/deliveries/redeliver", span)[1]
+
+
+def test_what_waits_for_its_subscription_is_said(served: Served) -> None:
+    """What goes again to a subscription that is not active is counted apart, with its state; what is sent now, and what
+    goes to a configured webhook, is not."""
+    for state in STATES:
+        served.store.subscriptions.add(
+            Subscription(state, None, "m", "https://r.example/", ("*",), state=state, secrets=("whsec_1",))
+        )
+    served.publish(emptied("cmp-1"))
+    names = ("ha", *(f"sub-{one}" for one in (*STATES, "gone")))
+    served.store.deliveries.fan_out(lambda event: names, AT, refused=set(names))
+    numbers = [row["id"] for row in served.get("/v1/deliveries")[1]["deliveries"]]
+
+    status, answer = served.post("/v1/deliveries/redeliver", {"delivery_ids": numbers})
+
+    assert (200, 6) == (status, answer["redelivered"])
+    assert [("disabled", 1), ("gone", 1), ("paused", 1), ("unverified", 1)] == [
+        (one["subscription_id"], one["deliveries"]) for one in answer["waiting"]
+    ]
+    assert ["disabled", "deleted", "paused", "unverified"] == [one["state"] for one in answer["waiting"]]
 
 
 def test_a_list_shows_what_the_last_attempt_came_to(served: Served) -> None:
