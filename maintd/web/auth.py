@@ -241,9 +241,10 @@ def _muted(library: str) -> Iterator[None]:
 class Guard:
     """Refuses requests without a valid token, and tells what the caller of the others may do."""
 
-    def __init__(self, policies: Policies, keystone_url: str, *, open_to_projects: bool) -> None:
+    def __init__(self, policies: Policies, keystone_url: str | None, *, open_to_projects: bool) -> None:
+        """`keystone_url` is Keystone's public address, for whoever comes without a token; None: it is not told."""
         self._policies = policies
-        self._challenge = f'Keystone uri="{keystone_url}"'
+        self._challenge = f'Keystone uri="{keystone_url}"' if keystone_url else "Keystone"
         self._open_to_projects = open_to_projects
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -294,5 +295,9 @@ def checked(app: Callable[..., Any], keystone: Mapping[str, str]) -> Callable[..
     from keystonemiddleware.auth_token import AuthProtocol
 
     # Left to the middleware, a refusal would be a page; `Guard` says it as the API says everything.
-    protocol: Callable[..., Any] = AuthProtocol(app, {**keystone, "delay_auth_decision": "true"})
-    return protocol
+    protocol: Any = AuthProtocol(app, {**keystone, "delay_auth_decision": "true"})
+    # All it does there is to add a second challenge to a 401, with auth_url, which may be an internal address, where
+    # no public one is set.
+    protocol.process_response = lambda response: response
+    checked_app: Callable[..., Any] = protocol
+    return checked_app

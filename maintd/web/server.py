@@ -103,8 +103,7 @@ def api(
     """
     if keystone is None:
         return _routed(web, LoopbackOnly(), Unguarded)
-    url = keystone.get("www_authenticate_uri") or keystone.get("auth_url") or ""
-    guard = Guard(policies or Policies({}), url, open_to_projects=web.policy.tenants)
+    guard = Guard(policies or Policies({}), keystone.get("www_authenticate_uri"), open_to_projects=web.policy.tenants)
     return checked(_routed(web, guard, falcon.App), keystone)
 
 

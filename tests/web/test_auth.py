@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import json
 import threading
@@ -15,6 +16,7 @@ from maintd.web.server import HttpServer, api
 from tests.support.rabbitmq import wait_until
 from tests.web.listening import EVENT_STREAM, listening
 from tests.web.serving import Served, emptied
+from tests.web.tokens import KEYSTONE
 
 ROLES = {"admins": ["admin", "reader"], "readers": ["reader"]}
 
@@ -125,6 +127,29 @@ def test_no_valid_token_is_401_in_our_words(guarded: Served, token: str | None) 
     assert 401 == status
     assert "OS_TOKEN" in answer["description"]
     assert 401 == guarded.get("/v1/nonsense")[0]
+
+
+@pytest.mark.parametrize(
+    ("public", "challenges"),
+    [("https://keystone.example.org/v3", ['Keystone uri="https://keystone.example.org/v3"']), (None, ["Keystone"])],
+)
+def test_a_refusal_shows_no_internal_address(guarded: Served, public: str | None, challenges: list[str]) -> None:
+    """Whoever comes without a token is told Keystone's public address, where it is set, and never the one by which
+    maintd reaches it, with an internal name."""
+    options = {**KEYSTONE, "auth_url": "http://keystone.internal:5000/v3", "www_authenticate_uri": public}
+    assert guarded.server is not None
+    guarded.server.stop()
+    given = {name: value for name, value in options.items() if value is not None}
+    guarded.server = HttpServer("api", api(guarded.web(), keystone=given), "127.0.0.1", 0)
+    guarded.server.start()
+    connection = http.client.HTTPConnection(*guarded.server.address, timeout=5)
+    connection.request("GET", "/v1/status")
+    response = connection.getresponse()
+    connection.close()
+
+    assert 401 == response.status
+    assert challenges == response.headers.get_all("WWW-Authenticate")
+    assert "internal" not in str(response.headers)
 
 
 def test_a_claimed_identity_is_not_believed(guarded: Served) -> None:
