@@ -269,7 +269,8 @@ _TENANTS_OPTS: tuple[cfg.Opt, ...] = (
         "enabled",
         default=False,
         help="Tell owners what touches their servers: a drain of the host, moves, the loss of the host. They ask with "
-        "tokens of their own, so [api] auth has to be keystone for them. Unit: true or false.",
+        "tokens of their own, so [api] auth has to be keystone for them. Set it once all controllers that share the "
+        "database have this version. Unit: true or false.",
     ),
     _seconds(
         "jitter_s",
@@ -435,7 +436,12 @@ _STALL_OPTS: tuple[cfg.Opt, ...] = (
 )
 
 _API_OPTS: tuple[cfg.Opt, ...] = (
-    cfg.StrOpt("listen", default="127.0.0.1:8779", help="Address of the API. Unit: HOST:PORT, [IPV6]:PORT."),
+    cfg.StrOpt(
+        "listen",
+        default="127.0.0.1:8779",
+        help="Address of the API. What others than operators reach needs a proxy before it that ends TLS and takes in "
+        "slow clients: the README has what it must do. Unit: HOST:PORT, [IPV6]:PORT.",
+    ),
     cfg.StrOpt(
         "auth",
         default="none",
