@@ -417,6 +417,8 @@ class Lifecycle(Moves):
         yield t.step_s
         self._act("soft_delete.end", host, copy, request)
         yield t.reclaim_interval_s
+        if server.host is None:
+            return  # each compute reclaims what is on its own host (ComputeManager._reclaim_queued_deletes)
         periodic = self.new_request(periodic=True)
         yield from self._deleting(server, self._load(server), periodic)
 

@@ -348,3 +348,17 @@ def test_what_goes_on_with_a_deleted_server_ends_and_writes_nothing() -> None:
 
     assert (cloud.deleted[server.id].state, server.task_state) == ("deleted", None)
     assert "error" not in [inner["payload"]["nova_object.data"].get("state") for _, inner in said]
+
+
+def test_a_soft_deleted_server_without_a_host_is_reclaimed_by_nobody() -> None:
+    """Each compute reclaims what is on its own host; one that was offloaded meanwhile is on none."""
+    clock = ManualClock(T0)
+    cloud = Cloud(clock, timing=Timing(reclaim_interval_s=100.0), seed=1)
+    cloud.fill(2, 1)
+    server = next(iter(cloud.servers.values()))
+    cloud.delete(server.id)
+    cloud.advance(clock.now() + 10.0)
+    cloud._place(server, None)  # as by an offloading that was under way
+    cloud.settle(600)
+
+    assert server.state == "soft-delete" and server.id in cloud.servers
