@@ -5,6 +5,9 @@ changes, what touches it is derived anew (`_standing`) and compared; each differ
 own among all that this project was told, so that seeing a thing twice tells nobody anything. A server that nothing
 touches has no notice.
 
+That a host is lost is taken for urgent, and acted on: so it is not told while the host may be back, or the server
+elsewhere, unheard. What was missed is read from the API within seconds as a rule, and then what still holds is told.
+
 It adds nothing to the operators' events and takes nothing from them, and it never changes what is held true of hosts,
 servers or migrations. What of it an owner sees is in `tenant_events.py`.
 """
@@ -15,9 +18,10 @@ from collections.abc import Iterator
 from math import floor
 from zlib import crc32
 
+from maintd.domain.buses import unheard
 from maintd.domain.copying import replace
 from maintd.domain.draft import Draft
-from maintd.domain.model import Drain, Host, Kind, Migration, Notice, Phase, Server, Stall
+from maintd.domain.model import Bus, Drain, Host, Kind, Knowledge, Migration, Notice, Phase, Server, Stall
 from maintd.domain.tenant_events import (
     MaintenanceEnded,
     MaintenanceStarted,
@@ -38,6 +42,9 @@ STALLS = {
     "late": "slow",
 }
 """What an owner is told of a stall, by its reason, the gravest first. What waits in a queue does the guest no harm."""
+
+UNREAD_S = 60.0
+"""How long what is held of a server and the loss of its host has to have stood to be told while a bus is not heard."""
 
 _UNDER_WAY = frozenset({Phase.PREPARING, Phase.RUNNING, Phase.FINISHING, Phase.ROLLING_BACK, Phase.REVERTING})
 _SETTLED = frozenset({Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING})
@@ -76,6 +83,9 @@ def _concerned(d: Draft) -> Iterator[str]:
                 yield from [one for one in sorted(d.servers_on(key)) if _was_lost(d.fleet.notice(one))]
         elif table is Drain:
             yield from sorted(d.servers_on(value.host))  # type: ignore[union-attr,arg-type]
+        elif (table is Bus and value.heard) or table is Knowledge:  # type: ignore[union-attr]
+            if any(not bus.heard for bus in d.fleet.buses()):
+                yield from _held_back(d)
     if d.everyone:
         yield from [notice.server_id for notice in d.fleet.notices()]
         for host in list(d.fleet.hosts()):
@@ -84,9 +94,24 @@ def _concerned(d: Draft) -> Iterator[str]:
         yield from [m.server_id for m in d.fleet.open_migrations()]
 
 
+def _held_back(d: Draft) -> Iterator[str]:
+    """The servers whose owners may have to be told yet that the host is lost."""
+    for host in list(d.fleet.hosts()):
+        if _lost(d.host(host.name)):
+            yield from [one for one in sorted(d.servers_on(host.name)) if not _was_lost(d.fleet.notice(one))]
+
+
 def _lost(host: Host | None) -> bool:
     """Whether nobody has control of a host, as far as that was told: a heartbeat that only flaps is no loss."""
     return host is not None and (host.forced_down or host.said_up is False)
+
+
+def _in_doubt(d: Draft, server: Server, host: Host | None) -> bool:
+    """Whether the loss of a server's host may be over, or the server have left before it, unheard. Then nobody is told
+    until what was missed has been read; but nobody waits long for a bus or an API that stays away."""
+    if host is None or not unheard(host, d.buses()):
+        return False
+    return d.everyone or d.now - max(host.seen_at, server.since or 0.0) < UNREAD_S
 
 
 def _still_lost(d: Draft, server: Server, host: Host | None) -> bool:
@@ -175,7 +200,10 @@ def _standing(d: Draft, server: Server | None, was: Notice, at: float, wide: dic
     if drain is not None and drain.ended_at is not None:
         drain = None
     move = _move(d, was)
-    lost = _lost(host) or (_was_lost(was) and _still_lost(d, server, host))
+    if _was_lost(was):
+        lost = _lost(host) or _still_lost(d, server, host)
+    else:
+        lost = _lost(host) and not _in_doubt(d, server, host)
     forced_down = lost and host is not None and host.forced_down
     widespread = was.widespread
     if lost and host is not None and (was.lost_since is None or was.forced_down):

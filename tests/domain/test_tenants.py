@@ -16,6 +16,8 @@ from maintd.domain.events import CloudEvent, Event
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Host, Kind, Knowledge, Notice, Policy, Server, Stall
 from maintd.domain.observations import (
+    BaselineCompleted,
+    BusSeen,
     DrainRequested,
     MigrationSeen,
     Observation,
@@ -25,6 +27,7 @@ from maintd.domain.observations import (
     ServicesListed,
     Step,
     TimerDue,
+    Watching,
 )
 from maintd.domain.reducer import reduce
 from maintd.domain.tenant_events import TENANT_CATALOGUE, TenantEvent, publish_to_tenant
@@ -95,6 +98,13 @@ class World:
             vm_state="active", updated_at=self.now, emitted_at=self.now, asked_by=asked_by,
         )  # fmt: skip
         return self.see(seen)
+
+    def bus(self, state: str) -> list[str]:
+        return self.see(BusSeen(self.now, Because("clock"), "default", state))
+
+    def reads_all(self) -> list[str]:
+        """The API has been read from end to end, which heals the bus."""
+        return self.see(BaselineCompleted(self.now, API, self.now))
 
     def drains(self, reason: str = "maintenance") -> list[str]:
         return self.service(disabled=True, disabled_reason=reason)
@@ -302,6 +312,67 @@ def test_a_lost_host_whose_service_is_deleted_is_not_back() -> None:
     assert world.fleet.notice("s-1") is None
 
 
+def blind() -> World:
+    """One server on an open host; the bus was away, and what happened meanwhile has not been read yet."""
+    world = World(replace(World().policy, has_cloud=True))
+    world.bus("connected")
+    world.service()
+    world.service(OTHER)
+    world.server()
+    world.bus("lost")
+    world.now += 600.0
+    world.bus("connected")
+    return world
+
+
+def test_a_loss_that_may_be_over_is_not_told_of_a_server_that_comes_to_the_host() -> None:
+    """Its end may have gone unheard; it is told once what was missed has been read, if it still holds then."""
+    for over in (True, False):
+        world = blind()
+        world.bus("lost")
+        assert world.service(forced_down=True) == []
+        world.now += 600.0
+        assert world.see(Watching(world.now)) == ["host_lost: forced_down"]
+        world.bus("connected")
+
+        assert world.server("s-2") == []
+        assert world.service(forced_down=not over) == (["host_recovered: recovered"] if over else [])
+        assert world.reads_all() == ([] if over else ["host_lost: forced_down"])
+        assert world.told[-1].subject == ("s-1" if over else "s-2")
+
+
+def test_a_loss_is_not_told_of_a_server_that_may_have_left_unheard() -> None:
+    """It is told once what was missed has been read, though nothing else changes, and not if the server has left."""
+    for left in (True, False):
+        world = blind()
+        assert world.service(forced_down=True) == []
+        if left:
+            assert world.server(host=OTHER) == []
+        assert world.reads_all() == ([] if left else ["host_lost: forced_down"])
+
+
+def test_a_loss_is_told_though_what_was_missed_cannot_be_read() -> None:
+    """Nobody waits for a bus or an API that stays away: what nobody has contradicted for a minute holds."""
+    world = blind()
+    assert world.service(forced_down=True) == []
+    world.bus("lost")
+    assert world.see(Watching(world.now)) == []
+    world.now += 60.0
+    assert world.see(Watching(world.now)) == ["host_lost: forced_down"]
+    assert world.see(Watching(world.now)) == []
+
+
+def test_what_is_held_at_the_beginning_is_no_loss_yet() -> None:
+    """A loss that no owner was told of may be long over when maintd begins anew: first the cloud is read."""
+    world = blind()
+    assert world.service(forced_down=True) == []
+    world.bus("lost")
+    world.now += 600.0
+    assert world.see(OwnersListening(world.now, Because("clock"))) == []
+    world.bus("connected")
+    assert world.reads_all() == ["host_lost: forced_down"]
+
+
 def test_a_move_that_was_known_before_its_server_is_told_when_it_is_known_whose_that_is() -> None:
     """A row of a migration does not say whose the server is; the first word of the server does."""
     world = World()
@@ -506,8 +577,8 @@ class Silent(Telling):
 
 @pytest.mark.parametrize("seed", range(500, 524))
 def test_whoever_hears_the_newest_is_right_and_operators_hear_the_same(seed: int) -> None:
-    """Over random stories: what owners heard last is what holds, numbers have no gap, each beginning has an end, and
-    the operators' events are what they are without owners."""
+    """Over random stories: what owners heard last is what holds, nothing waits to be told, numbers have no gap, each
+    beginning has an end, and the operators' events are what they are without owners."""
     story = CloudStory(seed)
     telling, silent = Telling(story, seed), Silent(story, seed)
     telling.play()
@@ -515,6 +586,8 @@ def test_whoever_hears_the_newest_is_right_and_operators_hear_the_same(seed: int
 
     assert telling.said == silent.said
     assert heard(telling.told) == {n.server_id: n for n in telling.fleet.notices()}
+    assert all(bus.heard for bus in telling.fleet.buses())
+    assert reduce(telling.fleet, OwnersListening(telling.now, API), lambda: "any").events == ()
     numbers: dict[str, list[int]] = defaultdict(list)
     moves = [e.notice for e in telling.told if e.TYPE == "server.moving" and e.change == "started"]
     for (key, kind), times in Counter((notice.move_key, notice.move_kind) for notice in moves).items():
