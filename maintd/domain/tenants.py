@@ -80,7 +80,8 @@ def _concerned(d: Draft) -> Iterator[str]:
             if _felt(was) != _felt(host):
                 yield from sorted(d.servers_on(key))
             elif was is not None and host is not None and was.up != host.up:
-                yield from [one for one in sorted(d.servers_on(key)) if _was_lost(d.fleet.notice(one))]
+                here, lost = sorted(d.servers_on(key)), _lost(host)
+                yield from [one for one in here if lost or _was_lost(d.fleet.notice(one))]
         elif table is Drain:
             yield from sorted(d.servers_on(value.host))  # type: ignore[union-attr,arg-type]
         elif (table is Bus and value.heard) or table is Knowledge:  # type: ignore[union-attr]
@@ -106,12 +107,15 @@ def _lost(host: Host | None) -> bool:
     return host is not None and (host.forced_down or host.said_up is False)
 
 
-def _in_doubt(d: Draft, server: Server, host: Host | None) -> bool:
-    """Whether the loss of a server's host may be over, or the server have left before it, unheard. Then nobody is told
-    until what was missed has been read; but nobody waits long for a bus or an API that stays away."""
-    if host is None or not unheard(host, d.buses()):
+def _begins(d: Draft, server: Server, host: Host | None) -> bool:
+    """Whether the loss of its host is to be told of a server of which it was not: who comes when the heartbeat is back,
+    though that has still to last, has lost nothing."""
+    if host is None or not _lost(host) or not host.down:
         return False
-    return d.everyone or d.now - max(host.seen_at, server.since or 0.0) < UNREAD_S
+    if not unheard(host, d.buses()):
+        return True
+    # The loss may be over, or the server have left before it. Nobody waits long for a bus or an API that stays away.
+    return not d.everyone and d.now - max(host.seen_at, server.since or 0.0) >= UNREAD_S
 
 
 def _still_lost(d: Draft, server: Server, host: Host | None) -> bool:
@@ -200,10 +204,7 @@ def _standing(d: Draft, server: Server | None, was: Notice, at: float, wide: dic
     if drain is not None and drain.ended_at is not None:
         drain = None
     move = _move(d, was)
-    if _was_lost(was):
-        lost = _lost(host) or _still_lost(d, server, host)
-    else:
-        lost = _lost(host) and not _in_doubt(d, server, host)
+    lost = (_lost(host) or _still_lost(d, server, host)) if _was_lost(was) else _begins(d, server, host)
     forced_down = lost and host is not None and host.forced_down
     widespread = was.widespread
     if lost and host is not None and (was.lost_since is None or was.forced_down):

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Follower:
         while not self._over.is_set():
             try:
                 self.read(wait_s=5)
-            except (OSError, ValueError):
+            except (OSError, ValueError, HTTPException):
                 self._over.wait(0.5)  # maintd is dead, or died in mid-answer
 
     def read(self, wait_s: int = 0) -> None:

@@ -312,6 +312,26 @@ def test_a_lost_host_whose_service_is_deleted_is_not_back() -> None:
     assert world.fleet.notice("s-1") is None
 
 
+def test_who_comes_when_the_heartbeat_is_back_has_lost_nothing() -> None:
+    """Though it has still to last before it is said; if it does not, the host is as lost for who has come as for who
+    was there."""
+    for lasts in (True, False):
+        world = begun()
+        world.service(up=False)
+        due = world.fleet.take_due(world.now + 100)
+        assert due is not None and world.see(TimerDue(due[0], subject=due[1])) == ["host_lost: lost"]
+        world.now += 10.0
+        assert world.service(up=True) == []
+
+        assert world.server("s-2") == []
+        if lasts:
+            due = world.fleet.take_due(world.now + 100)
+            assert due is not None and world.see(TimerDue(due[0], subject=due[1])) == ["host_recovered: recovered"]
+        else:
+            assert world.service(up=False) == ["host_lost: lost"]
+        assert world.told[-1].subject == ("s-1" if lasts else "s-2")
+
+
 def blind() -> World:
     """One server on an open host; the bus was away, and what happened meanwhile has not been read yet."""
     world = World(replace(World().policy, has_cloud=True))
