@@ -22,6 +22,7 @@ from maintd.domain.buses import unheard
 from maintd.domain.copying import replace
 from maintd.domain.draft import Draft
 from maintd.domain.model import Bus, Drain, Host, Kind, Knowledge, Migration, Notice, Phase, Server, Stall
+from maintd.domain.moves import ROW_S
 from maintd.domain.tenant_events import (
     MaintenanceEnded,
     MaintenanceStarted,
@@ -248,7 +249,13 @@ def _is_younger(other: Migration, m: Migration) -> bool:
         return other.migration_id > m.migration_id
     if other.emitted_at and m.emitted_at:
         return other.emitted_at > m.emitted_at
-    return other.begun_at > m.begun_at
+    return _begun_at(other) > _begun_at(m)
+
+
+def _begun_at(m: Migration) -> float:
+    """When a move has begun, by Nova's clocks: one that only its row names, within a second; one that only messages
+    name, no later than these were sent, since after an outage they come late."""
+    return min(m.begun_at, m.emitted_at) if m.emitted_at else m.begun_at + ROW_S
 
 
 def _asked_for_by(m: Migration, server: Server) -> str:

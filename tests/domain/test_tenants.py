@@ -223,6 +223,25 @@ def test_a_move_is_over_when_the_next_begins(from_: str, told: str) -> None:
     assert world.row("completed") == []
 
 
+def test_a_move_that_was_over_before_is_not_the_next_when_it_is_heard_of_late() -> None:
+    """After an outage the row of a live migration is read first, and then the bus tells how the server came to where
+    that sets out from, also if that was within the second in which the row was made."""
+    world = begun()
+    live = {"source": OTHER, "destination": "rack9-cmp-03", "migration_id": 2, "uuid": "u-2"}
+    made_at = float(int(world.now))
+    world.now += 60.0
+    assert world.row("running", created_at=made_at, **live) == ["moving: started"]
+
+    for step, after_s in ((Step.REBUILD_SCHEDULED, -3.0), (Step.REBUILD_START, -0.5), (Step.REBUILD_END, 0.3)):
+        seen = ServerSeen(
+            world.now, BUS, "s-1", "p-1", host=H, reporter=OTHER, step=step, kind=Kind.EVACUATION, source=H,
+            destination=OTHER, vm_state="active", updated_at=made_at + after_s, emitted_at=made_at + after_s,
+        )  # fmt: skip
+        assert world.see(seen) == []
+    assert world.row("done", Kind.EVACUATION) == []
+    assert world.row("completed", **live) == ["moved: completed"]
+
+
 def test_a_resize_is_over_for_its_owner_when_it_waits_to_be_confirmed_and_its_revert_is_a_move() -> None:
     """The server is where it was to go; taking it back moves it again, and is told as such."""
     world = begun()
