@@ -5,7 +5,7 @@ changes, what touches it is derived anew (`_standing`) and compared; each differ
 own among all that this project was told, so that seeing a thing twice tells nobody anything. A server that nothing
 touches has no notice.
 
-That a host is lost is taken for urgent, and acted on: so it is not told while the host may be back, or the server
+That a host is lost or is being emptied is acted on: so it is not told while the host may be back, or the server be
 elsewhere, unheard. What was missed is read from the API within seconds as a rule, and then what still holds is told.
 
 It adds nothing to the operators' events and takes nothing from them, and it never changes what is held true of hosts,
@@ -45,7 +45,7 @@ STALLS = {
 """What an owner is told of a stall, by its reason, the gravest first. What waits in a queue does the guest no harm."""
 
 UNREAD_S = 60.0
-"""How long what is held of a server and the loss of its host has to have stood to be told while a bus is not heard."""
+"""For how long what is held of a server and its host has to have stood to be told while a bus is not heard."""
 
 _UNDER_WAY = frozenset({Phase.PREPARING, Phase.RUNNING, Phase.FINISHING, Phase.ROLLING_BACK, Phase.REVERTING})
 _SETTLED = frozenset({Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING})
@@ -87,20 +87,17 @@ def _concerned(d: Draft) -> Iterator[str]:
             yield from sorted(d.servers_on(value.host))  # type: ignore[union-attr,arg-type]
         elif (table is Bus and value.heard) or table is Knowledge:  # type: ignore[union-attr]
             if any(not bus.heard for bus in d.fleet.buses()):
-                yield from _held_back(d)
+                yield from _on_touched_hosts(d)  # what was in doubt may be so no more
     if d.everyone:
         yield from [notice.server_id for notice in d.fleet.notices()]
-        for host in list(d.fleet.hosts()):
-            if _touches(d, host):
-                yield from sorted(d.servers_on(host.name))
+        yield from _on_touched_hosts(d)
         yield from [m.server_id for m in d.fleet.open_migrations()]
 
 
-def _held_back(d: Draft) -> Iterator[str]:
-    """The servers whose owners may have to be told yet that the host is lost."""
+def _on_touched_hosts(d: Draft) -> Iterator[str]:
     for host in list(d.fleet.hosts()):
-        if _lost(d.host(host.name)):
-            yield from [one for one in sorted(d.servers_on(host.name)) if not _was_lost(d.fleet.notice(one))]
+        if _touches(d, host):
+            yield from sorted(d.servers_on(host.name))
 
 
 def _lost(host: Host | None) -> bool:
@@ -108,15 +105,12 @@ def _lost(host: Host | None) -> bool:
     return host is not None and (host.forced_down or host.said_up is False)
 
 
-def _begins(d: Draft, server: Server, host: Host | None) -> bool:
-    """Whether the loss of its host is to be told of a server of which it was not: who comes when the heartbeat is back,
-    though that has still to last, has lost nothing."""
-    if host is None or not _lost(host) or not host.down:
-        return False
+def _in_doubt(d: Draft, server: Server, host: Host) -> bool:
+    """Whether what is held of a host may be over, or the server have left before it began, unheard. Then nobody is told
+    that it began until what was missed has been read; but nobody waits long for a bus or an API that stays away."""
     if not unheard(host, d.buses()):
-        return True
-    # The loss may be over, or the server have left before it. Nobody waits long for a bus or an API that stays away.
-    return not d.everyone and d.now - max(host.seen_at, server.since or 0.0) >= UNREAD_S
+        return False
+    return d.everyone or d.now - max(host.seen_at, server.since or 0.0) < UNREAD_S
 
 
 def _still_lost(d: Draft, server: Server, host: Host | None) -> bool:
@@ -202,10 +196,14 @@ def _standing(d: Draft, server: Server | None, was: Notice, at: float, wide: dic
         return Notice(was.server_id, was.project_id, was.incarnation)
     host = d.host(server.host)
     drain = d.drain(host.drain_id) if host is not None else None
-    if drain is not None and drain.ended_at is not None:
+    doubt = host is not None and _in_doubt(d, server, host)
+    if drain is not None and (drain.ended_at is not None or (doubt and was.drain_id != drain.drain_id)):
         drain = None
     move = _move(d, was)
-    lost = (_lost(host) or _still_lost(d, server, host)) if _was_lost(was) else _begins(d, server, host)
+    if _was_lost(was):
+        lost = _lost(host) or _still_lost(d, server, host)
+    else:  # who comes when the heartbeat is back, though that has still to last, has lost nothing
+        lost = host is not None and _lost(host) and host.down and not doubt
     forced_down = lost and host is not None and host.forced_down
     widespread = was.widespread
     if lost and host is not None and (was.lost_since is None or was.forced_down):

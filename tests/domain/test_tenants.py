@@ -390,6 +390,19 @@ def test_a_loss_is_not_told_of_a_server_that_may_have_left_unheard() -> None:
         assert world.reads_all() == ([] if left else ["host_lost: forced_down"])
 
 
+def test_a_drain_is_not_told_of_a_server_that_may_have_left_unheard() -> None:
+    """Nor one that was over before what was missed has been read: what then still holds is told, and that once."""
+    for left in (True, False):
+        world = blind()
+        assert world.drains() == []
+        assert world.service() == []
+        assert world.drains() == []
+        if left:
+            assert world.server(host=OTHER) == []
+        assert world.reads_all() == ([] if left else ["maintenance_started: started"])
+        assert world.reads_all() == []
+
+
 def test_a_loss_is_told_though_what_was_missed_cannot_be_read() -> None:
     """Nobody waits for a bus or an API that stays away: what nobody has contradicted for a minute holds."""
     world = blind()
