@@ -123,23 +123,26 @@ class Database:
         self._inode: tuple[int, int] | None = None
         self.engine: Engine
         self._writing: Engine
+        self._viewing: Engine
         if self.path is None:
             self.engine = self._writing = self._server(url)
+            self._viewing = self.engine.execution_options(isolation_level="REPEATABLE READ")
         else:
             self._durable = False  # belongs to whoever has the turn
             _check_file(self.path)
             self._inode = _inode(self.path)
-            self.engine = self._sqlite(url, self.path, writes=False, cache_kib=2000)
+            self.engine = self._viewing = self._sqlite(url, self.path, writes=False, cache_kib=2000)
             # One connection writes, so that its cache stays good; SQLite would let only one at a time anyway.
             self._writing = self._sqlite(url, self.path, writes=True, cache_kib=32000, pool_size=1, max_overflow=0)
 
     # -- transactions
 
-    def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on one consistent view (SQLite) or statement by statement (servers); nothing it writes is kept."""
+    def read(self, work: Callable[[Connection], T], *, as_one: bool = False) -> T:
+        """Run `work`; nothing it writes is kept. SQLite shows it all of it as of one moment, servers each statement as
+        of its own, unless it is to see all `as_one`."""
         for tries_left in range(TRIES - 1, -1, -1):
             try:
-                with self._begun(self.engine) as connection:
+                with self._begun(self._viewing if as_one else self.engine) as connection:
                     return work(connection)
             except _FAILURES as error:
                 self._judge(error, tries_left)

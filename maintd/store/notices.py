@@ -40,8 +40,10 @@ class Notices:
         self._database = database
 
     def of_project(self, project_id: str, now: float, after: str = "", limit: int = 100) -> Maintained:
-        """At most `limit` servers of the project, from the one after `after`. On SQLite it is all of one moment."""
-        return self._database.read(lambda connection: _of_project(connection, project_id, now, after, limit))
+        """At most `limit` servers of the project, from the one after `after`, all as of one moment."""
+        return self._database.read(
+            lambda connection: _of_project(connection, project_id, now, after, limit), as_one=True
+        )
 
 
 def _of_project(connection: Connection, project_id: str, now: float, after: str, limit: int) -> Maintained:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sqlalchemy import Engine, event
+
 from maintd.domain.events import CloudEvent
 from maintd.domain.model import Notice, Project
 from maintd.domain.tenant_events import MaintenanceEnded, MaintenanceStarted, TenantEvent, publish_to_tenant
@@ -65,3 +67,22 @@ def test_what_is_held_back_is_counted_until_its_time(store: Store, fence: Fence)
     assert [1, 1, 0] == [store.events.held_back(at) for at in (NOW, NOW + 9.9, NOW + 10)]
     assert [] == store.events.list_of_project("p-1", after=0, limit=9, now=NOW + 9.9)
     assert ["e-1"] == [row.id for row in store.events.list_of_project("p-1", after=0, limit=9, now=NOW + 10)]
+
+
+def test_what_a_project_sees_is_all_of_one_moment(store: Store, other: Store, fence: Fence) -> None:
+    """What is told while it is being read shows in none of it: a state never goes with an older number."""
+    keep(store, fence, IN, Project("p-1", 1, NOW))
+    changed = []
+
+    def between(*_: object) -> None:
+        if not changed:
+            changed.append(True)
+            keep(other, fence, replace(IN, incarnation=2, removal=True), Project("p-1", 2, NOW))
+
+    event.listen(Engine, "after_cursor_execute", between)
+    seen = store.notices.of_project("p-1", NOW)
+    event.remove(Engine, "after_cursor_execute", between)
+
+    assert changed and seen.incarnation == 1
+    assert [state["maintenance"]["removal"] for state in seen.states] == [False]
+    assert store.notices.of_project("p-1", NOW).incarnation == 2
