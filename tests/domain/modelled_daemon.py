@@ -11,7 +11,8 @@ What is held against the truth:
 
 - *false*: `host.emptied` was published of a host on which something was, or to which something was on its way;
 - *missed*: at the end, long after the last thing happened and with the API answering, a closed host is empty, nothing
-  in Nova says otherwise, and the fleet does not know it;
+  in Nova says otherwise, and the fleet does not know it; unless nothing at all ever came over the bus and the fleet has
+  said that this is deaf, for then every host is unknown on purpose;
 - *unretracted*: something came to a host that was proven empty, stayed, and nothing was said of it.
 
 What nobody can know is left out, and only that (and counted, as `excused`):
@@ -830,6 +831,8 @@ class Interleaving:
     def missed(self) -> list[str]:
         """Hosts that have long been closed and really empty, with nothing in the way, and were not found so."""
         frame, out = self.frame, []
+        if self.loss == 1.0 and any(bus.deaf_from is not None for bus in self.fleet.buses()):
+            return []  # rightly said to be deaf: whoever does not hear calls no host empty
         for name, host in frame.hosts.items():
             known, truth = self.fleet.host(name), frame.truth[name]
             if not (host.disabled or host.forced_down) or host.silent or truth.here:
