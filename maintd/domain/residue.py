@@ -244,7 +244,7 @@ def expect_back(d: Draft, o: MigrationSeen) -> None:
 
 def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     """What left a host with nobody saying so: its server was deleted, its disks were not. A revert that had not come
-    to its end; on a dead host a move away of which Nova shows no row any more, and a build of which it shows nothing.
+    to its end; on a dead host a move of which Nova shows no row any more, and a build of which it shows nothing.
 
     Nova removes the rows with the server (facts 2.6). What is left here then spoils the pass, and blocks the next.
     """
@@ -261,8 +261,9 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     if not host.down:
         return
     for m in d.open_migrations_on(host.name):
-        if m.source == host.name and m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
-            kind = "evacuated" if m.kind is Kind.EVACUATION else "deleted_while_down"
+        if m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
+            left = m.source == host.name  # else it was on its way here, and may have arrived
+            kind = "evacuated" if left and m.kind is Kind.EVACUATION else "deleted_while_down"
             leave_residue(d, host.name, m.server_id, kind, m.migration_uuid)
     # A build that was last heard of on its way here, and of which nothing shows any more: it may have arrived first.
     held = {str(c) for r in v.reads if isinstance(r, PassRead) and r.read is Read.ALLOCATIONS for c in r.found}

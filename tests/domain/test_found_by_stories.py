@@ -872,3 +872,14 @@ def test_who_is_gone_from_the_whole_cloud_after_a_revert_left_its_disks(last: st
     story.see(ServersListed(story.now, API, story.now, None, frozenset()))
 
     assert residue(story) == left
+
+
+def test_a_resize_onto_a_dead_host_whose_row_is_gone_may_have_left_something_there() -> None:
+    """Its server was never seen to have arrived; that its row is gone says that it was deleted, not where it was."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"), down(story))
+    story.see(row(story, "finished", Kind.RESIZE, source="cmp-02", destination=H))
+    story.now += 5
+
+    assert not proven(story)
+    assert residue(story) == [(SERVER, "deleted_while_down")]
