@@ -161,7 +161,8 @@ def left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
     held = d.host(host)
     if held is None:
         return
-    moves = (m for m in d.migrations_of(server_id) if m.source == host and m.kind is not Kind.EVACUATION)
+    away = (m for m in d.migrations_of(server_id) if m.source == host != m.destination)
+    moves = (m for m in away if m.kind is not Kind.EVACUATION)
     if any(m.open or m.ended_at == d.now for m in moves):
         return
     before, after = d.fleet.server(server_id), d.server(server_id)

@@ -883,3 +883,16 @@ def test_a_resize_onto_a_dead_host_whose_row_is_gone_may_have_left_something_the
 
     assert not proven(story)
     assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_resize_on_its_own_host_takes_no_server_away_from_a_dead_one() -> None:
+    """It was under way when its host died; that the server was deleted elsewhere later takes an evacuation."""
+    story = Story().closed()
+    story.see(there(story), row(story, "pre-migrating", Kind.RESIZE, destination=H))
+    story.see(down(story))
+    story.now += 60
+    story.see(story.service())
+    story.now += 30
+    story.see(there(story, host="cmp-03", vm_state="deleted", deleted=True, updated_at=story.now - 10))
+
+    assert (SERVER, "evacuated") in residue(story)
