@@ -21,6 +21,7 @@ either: the row says it, and the holder of the fleet makes the event of it.
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -127,7 +128,8 @@ class Subscribers:
     # -- what there is
 
     def read(self, now: float, *, soon: bool = True) -> Sequence[Subscription] | None:
-        """All rows, where they have changed since the last reading. In a store thread; `now` is any running clock.
+        """All rows, where they have changed since the last reading. In a store thread; `now` is the loop's time, and
+        how long a reading takes is measured by the same clock: the other may be set by hand.
 
         `soon`: not yet, where reading would take too much of the time.
         """
@@ -137,7 +139,7 @@ class Subscribers:
         version = self._rows.version()
         if version == self.version:
             return None
-        began = self._clock.monotonic()
+        began = time.monotonic()
         rows = self._rows.all()
         unreadable = [one.id for one in rows if not one.secrets]
         if unreadable and unreadable != self._unreadable:
@@ -150,7 +152,7 @@ class Subscribers:
             )
         self._unreadable = unreadable
         self.version = version
-        self.read_again_at = now + (self._clock.monotonic() - began) / READING_SHARE
+        self.read_again_at = now + (time.monotonic() - began) / READING_SHARE
         return rows
 
     async def take(self, rows: Sequence[Subscription]) -> tuple[Sequence[Endpoint], bool]:
