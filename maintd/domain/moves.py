@@ -138,6 +138,7 @@ def _over_at(ended: Migration) -> float:
 
 
 def _is_of_another_request(m: Migration, o: ServerSeen) -> bool:
+    """Whether a step is known not to be of the request that asked for a migration."""
     return m.request_id is not None and m.request_id != o.because.request_id
 
 

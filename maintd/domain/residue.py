@@ -132,7 +132,7 @@ def remember_evacuation(d: Draft, o: ServerSeen) -> None:
     """
     if o.step is None or STEPS[o.step].kind is not Kind.EVACUATION or not o.source:
         return
-    old = d.residue(f"{o.source}/{o.server_id}/evacuated")
+    old, since = d.residue(f"{o.source}/{o.server_id}/evacuated"), min(o.emitted_at, d.now)
     if o.step is Step.REBUILD_ERROR:
         if old is not None and old.cleared_at is None and old.since <= o.emitted_at + CLOCK_MARGIN_S:
             evacuation_failed(d, old)
@@ -140,12 +140,9 @@ def remember_evacuation(d: Draft, o: ServerSeen) -> None:
     if old is None:
         leave_residue(d, o.source, o.server_id, "evacuated", at=o.emitted_at)
     elif old.cleared_at is None:
-        if STEPS[o.step].begins and old.since < o.emitted_at:
-            d.put(
-                replace(old, since=min(o.emitted_at, d.now))
-            )  # perhaps the next one: the end of the last is not its end
+        if STEPS[o.step].begins and old.since < since:
+            d.put(replace(old, since=since))  # perhaps of the next one, which no late word of this one's end clears
     elif o.emitted_at > old.cleared_at + CLOCK_MARGIN_S:
-        since = min(o.emitted_at, d.now)
         d.put(replace(old, since=since, migration_uuid=None, cleared_at=None, cleared_by=None))
         d.named(o.source)
         d.touch(o.source)
@@ -162,8 +159,7 @@ def left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
     if held is None:
         return
     away = (m for m in d.migrations_of(server_id) if m.source == host != m.destination)
-    moves = (m for m in away if m.kind is not Kind.EVACUATION)
-    if any(m.open or m.ended_at == d.now for m in moves):
+    if any(m.kind is not Kind.EVACUATION and (m.open or m.ended_at == d.now) for m in away):
         return
     before, after = d.fleet.server(server_id), d.server(server_id)
     untold = after is not None and after.deleted_at is not None

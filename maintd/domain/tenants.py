@@ -207,7 +207,9 @@ def _standing(d: Draft, server: Server | None, was: Notice, at: float, wide: dic
     forced_down = lost and host is not None and host.forced_down
     widespread = was.widespread
     if lost and host is not None and (was.lost_since is None or was.forced_down):
-        widespread = wide[host.name] if host.name in wide else wide.setdefault(host.name, _is_widespread(d, host))
+        if host.name not in wide:
+            wide[host.name] = _is_widespread(d, host)
+        widespread = wide[host.name]
     return Notice(
         was.server_id,
         was.project_id,

@@ -71,6 +71,11 @@ class World:
         self.now += 1.0
         return said
 
+    def wait(self) -> None:
+        """Everything that is due within some minutes comes due."""
+        while (due := self.fleet.take_due(self.now + 1000)) is not None:
+            self.see(TimerDue(due[0], subject=due[1]))
+
     def service(self, host: str = H, **over: object) -> list[str]:
         base = ServiceSeen(self.now, API, host, f"svc-{host}", up=True, asked_at=self.now)
         return self.see(replace(base, **over))  # type: ignore[arg-type]
@@ -670,8 +675,7 @@ def lost_together(hosts: int, apart_s: float = 0.5) -> World:
     since = world.now
     for number, name in enumerate(names):
         world.service(name, up=False, down_since=since + number * apart_s)
-    while (due := world.fleet.take_due(world.now + 100)) is not None:
-        world.see(TimerDue(due[0], subject=due[1]))
+    world.wait()
     return world
 
 
@@ -701,11 +705,9 @@ def test_a_loss_that_follows_many_others_later_is_one_of_its_own() -> None:
     for number in range(1, 5):
         world.service(f"rack7-{number}")
     world.service()
-    while (due := world.fleet.take_due(world.now + 1000)) is not None:
-        world.see(TimerDue(due[0], subject=due[1]))
+    world.wait()
     world.now += 1000
     world.service(up=False, down_since=world.now)
-    while (due := world.fleet.take_due(world.now + 1000)) is not None:
-        world.see(TimerDue(due[0], subject=due[1]))
+    world.wait()
 
     assert world.state()["host_lost"]["widespread"] is False  # type: ignore[index]
