@@ -345,10 +345,15 @@ class Dispatcher:
         return pause_s
 
     def _room(self) -> tuple[dict[str, int], int]:
-        """How many more each endpoint may have in flight (the full ones are left out), and all together."""
+        """How many more each endpoint may have in flight (the full ones are left out), and all together.
+
+        A request that has ended gives its place to the next before it is on record: else all would wait for the store
+        together. What waits for the store is bounded as well, by `in_all`.
+        """
         time = asyncio.get_running_loop().time()
-        requests = [request for request, _ in self._in_flight.values()]
-        return self._breaker.room(self._endpoints, requests, time), self._breaker.free(requests, time)
+        requests = [request for request, task in self._in_flight.values() if not task.done()]
+        free = min(self._breaker.free(requests, time), self._limits.in_all - len(self._in_flight))
+        return self._breaker.room(self._endpoints, requests, time), max(free, 0)
 
     async def _take(self, rows: Sequence[Subscription]) -> None:
         """Send to the subscriptions that there are now."""
@@ -433,6 +438,7 @@ class Dispatcher:
             return
         self._ended.append(_Ended(delivery, outcome, finish, lease_until))
         self._recordable.set()
+        self._wakeup.set()
 
     async def _send(self, endpoint: Endpoint, delivery: Delivery, at: float) -> Outcome:
         """Sign and send. A sink that raises is our fault, but counts as an attempt: it must not go on for ever."""

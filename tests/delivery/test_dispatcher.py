@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from maintd.delivery.outcome import Outcome, OutcomeKind
 from maintd.delivery.signing import Signer
 from maintd.delivery.sinks import Endpoint, Message
 from maintd.delivery.sinks.webhook import WebhookSink
+from maintd.store.deliveries import Finish
 from tests.delivery.databases import KINDS, Database, eventually, new_database
 from tests.delivery.receivers import Receiver, answer, in_turn, receiver, refusing_url, silent
 
@@ -112,6 +114,30 @@ def test_a_wake_up_is_fast(bench: Bench) -> None:
 
     print(f"commit to POST: p50 {sorted(delays)[15] * 1000:.1f} ms, worst {max(delays) * 1000:.1f} ms")
     assert sorted(delays)[15] < 0.05
+
+
+def test_a_request_that_has_ended_gives_its_place_to_the_next_before_it_is_on_record(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk holds back the record of an answer, not the next endpoint's request; in all no more than `in_all`."""
+    disk, finish_many = threading.Event(), bench.deliveries.finish_many
+
+    def finish_late(finishes: Sequence[Finish]) -> list[bool]:
+        assert disk.wait(10.0)
+        return finish_many(finishes)
+
+    monkeypatch.setattr(bench.deliveries, "finish_many", finish_late)
+    monkeypatch.setattr("maintd.delivery.breaker.YOUNG_S", 60.0)
+    server = bench.receiver(answer(200))
+    endpoints = [bench.endpoint(f"{server.url}{name}", SystemClock(), name) for name in ("a", "b", "c")]
+    dispatcher = bench.start(endpoints, SystemClock(), limits=Limits(in_all=2, young=1))
+    bench.database.emit(1)
+    dispatcher.wake()
+
+    assert len(server.wait_for_requests(2)) == 2
+    eventually(lambda: sum(n for (_, state), n in bench.states().items() if state == "pending") == 1)
+    disk.set()
+    bench.settle({("a", "delivered"): 1, ("b", "delivered"): 1, ("c", "delivered"): 1})
 
 
 def test_without_a_wake_up_the_poll_finds_it(bench: Bench) -> None:
