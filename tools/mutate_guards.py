@@ -364,7 +364,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a cell that is down",
         "a list of everything takes no server from a silent cell",
         SERVERS,
-        "        if s.host in silent:\n",
+        "        if where in silent:\n",
         "        if False:\n",
         f"{GUARDS}::test_a_list_of_everything_while_a_cell_is_silent",
     ),

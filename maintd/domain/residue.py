@@ -255,9 +255,7 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     not_back = emptiness.not_back(v.reads, host.name)
     if not_back != v.not_back:
         d.put(replace(d.verification(host.name), not_back=not_back))
-    if not host.down:
-        return
-    for m in d.open_migrations_on(host.name):
+    for m in d.open_migrations_on(host.name) if host.down else ():
         if m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
             left = m.source == host.name  # else it was on its way here, and may have arrived
             kind = "evacuated" if left and m.kind is Kind.EVACUATION else "deleted_while_down"
@@ -266,7 +264,8 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     held = {str(c) for r in v.reads if isinstance(r, PassRead) and r.read is Read.ALLOCATIONS for c in r.found}
     for server_id in sorted(d.landing_on(host.name) - held):
         server = d.server(server_id)
-        if server is not None and server.seen_at < (v.begun_at or d.now):
+        unheard_since = v.begun_at or d.now if host.down else host.last_down_to or 0.0
+        if server is not None and server.seen_at < unheard_since:
             leave_residue(d, host.name, server_id, "deleted_while_down")
 
 

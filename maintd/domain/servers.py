@@ -197,9 +197,11 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
                     left_unexplained(d, there.name, o.server_id, "deleted_while_down")
             if source is not None and m.kind is Kind.EVACUATION:
                 leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
-            elif source is not None and source.name != host and (source.down or m.phase is Phase.REVERTING):
+            elif source is None or source.name == host:
+                pass
+            elif m.phase is Phase.REVERTING or _was_down(source, o, known):
                 leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
-            elif source is not None and source.name != host:
+            else:
                 # It may turn out to be dead: then nobody has confirmed it, or taken the server back. When a server is
                 # deleted Nova has it confirmed first (facts 2.4), which the source tells.
                 within_s = 0.0 if m.verdict is Phase.COMPLETED else UNSEEN_S
@@ -258,6 +260,17 @@ def _before_us(d: Draft, host: Host, o: ServerSeen) -> bool:
     return o.updated_at < knowledge.memory_since - BEFORE_US_S
 
 
+def _left_where_its_moves_led(d: Draft, gone: Server, moves: Sequence[Migration]) -> None:
+    """It is gone from everywhere, and a host of a move that was under way has been down since it was last seen: it may
+    have arrived there and been deleted, or have left there for good, unheard."""
+    for m in moves:
+        for name in (m.source, m.destination) if m.open else ():
+            held = d.host(name)
+            if held is not None and name != gone.host and (held.down or gone.seen_at < (held.last_down_to or 0.0)):
+                evacuated = m.kind is Kind.EVACUATION and name == m.source
+                leave_residue(d, held.name, gone.server_id, "evacuated" if evacuated else "deleted_while_down")
+
+
 def fold_servers_listed(d: Draft, o: ServersListed) -> None:
     silent = {h.name for h in d.fleet.hosts() if h.cell_unknown} if o.host is None else set()
     if o.host is not None:
@@ -267,18 +280,21 @@ def fold_servers_listed(d: Draft, o: ServersListed) -> None:
     for s in held:
         if s is None or s.server_id in o.server_ids or s.seen_at >= o.asked_at or s.deleted_at is not None:
             continue
-        if s.host in silent:
+        where = s.host or s.landing  # a build that is gone from everywhere may have arrived first
+        if where in silent:
             continue  # a list of everything leaves out, in silence, what a cell did not answer (facts 4.1)
         if o.host is not None and s.host != o.host:
             continue  # landing: Nova lists it on no host yet
         # Not here any more; elsewhere or deleted. Where, somebody else will say.
         d.put(replace(s, host=None, seen_at=d.now))
         if o.host is None:
-            _left_where_it_was_reverted_to(d, s.server_id, s.host, d.migrations_of(s.server_id))
-        old = d.host(s.host)
+            moves = d.migrations_of(s.server_id)
+            _left_where_it_was_reverted_to(d, s.server_id, s.host, moves)
+            _left_where_its_moves_led(d, s, moves)
+        old = d.host(where)
         unseen = old is not None and (old.down or s.seen_at < (old.last_down_to or 0.0))
         if old is not None and unseen and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):
             leave_residue(d, old.name, s.server_id, "deleted_while_down")
         elif not unseen:
-            left_unexplained(d, s.host, s.server_id, "deleted_while_down")
+            left_unexplained(d, where, s.server_id, "deleted_while_down")
         moved(d, s.host, None)

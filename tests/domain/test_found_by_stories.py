@@ -885,6 +885,52 @@ def test_a_resize_onto_a_dead_host_whose_row_is_gone_may_have_left_something_the
     assert residue(story) == [(SERVER, "deleted_while_down")]
 
 
+@pytest.mark.parametrize("by", ["the list of everything", "a pass"])
+def test_a_build_that_was_on_its_way_to_a_host_that_then_died_may_have_arrived_there(by: str) -> None:
+    """Deleted behind the dead host's back, unheard; the host is up again before anybody looked."""
+    story = Story().closed()
+    story.see(update(story, host=None, vm_state="building", landing=H, reporter=H))
+    story.see(down(story))
+    story.now += 60
+    story.see(story.service())
+    story.now += 30
+    if by == "the list of everything":
+        story.see(ServersListed(story.now, API, story.now, None, frozenset()))
+
+    assert not proven(story)
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+@pytest.mark.parametrize(("source", "at"), [("cmp-02", "cmp-02"), (H, "cmp-02")])
+def test_a_move_of_who_is_gone_from_everywhere_may_have_left_something_on_a_host_that_was_down(
+    source: str, at: str
+) -> None:
+    """On its way to the host, or there and waiting to be confirmed, when that died; the host is up again by now."""
+    story = Story().closed()
+    other = H if source == "cmp-02" else "cmp-02"
+    story.see(there(story, host=at), row(story, "finished", Kind.RESIZE, source=source, destination=other))
+    story.see(down(story))
+    story.now += 60
+    story.see(story.service())
+    story.now += 30
+    story.see(ServersListed(story.now, API, story.now, None, frozenset()))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_an_unconfirmed_move_whose_server_was_deleted_while_its_source_was_down_left_something_there() -> None:
+    """Nobody was there to confirm it; by the time that the API tells of it, the source is up again."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"), row(story, "finished", Kind.RESIZE))
+    story.see(down(story))
+    story.now += 60
+    story.see(story.service())
+    story.now += 30
+    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 50))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
 def test_a_resize_on_its_own_host_takes_no_server_away_from_a_dead_one() -> None:
     """It was under way when its host died; that the server was deleted elsewhere later takes an evacuation."""
     story = Story().closed()
