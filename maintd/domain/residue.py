@@ -241,7 +241,8 @@ def expect_back(d: Draft, o: MigrationSeen) -> None:
 
 def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     """What left a host with nobody saying so: its server was deleted, its disks were not. A revert that had not come
-    to its end; on a dead host a move of which Nova shows no row any more, and a build of which it shows nothing.
+    to its end; on a dead host a move of which Nova shows no row any more, and a build of which it shows nothing, and
+    on one that is up again those that were last heard of before.
 
     Nova removes the rows with the server (facts 2.6). What is left here then spoils the pass, and blocks the next.
     """
@@ -255,18 +256,18 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     not_back = emptiness.not_back(v.reads, host.name)
     if not_back != v.not_back:
         d.put(replace(d.verification(host.name), not_back=not_back))
-    for m in d.open_migrations_on(host.name) if host.down else ():
-        if m.moved_at < (v.begun_at or d.now) and m.server_id not in shown:
+    unheard_since = v.begun_at or d.now if host.down else host.last_down_to or 0.0
+    for m in d.open_migrations_on(host.name):
+        if m.moved_at < unheard_since and m.server_id not in shown:
             left = m.source == host.name  # else it was on its way here, and may have arrived
             kind = "evacuated" if left and m.kind is Kind.EVACUATION else "deleted_while_down"
-            leave_residue(d, host.name, m.server_id, kind, m.migration_uuid)
+            leave_residue(d, host.name, m.server_id, kind, m.migration_uuid, begun_at=m.begun_at)
     # A build that was last heard of on its way here, and of which nothing shows any more: it may have arrived first.
     held = {str(c) for r in v.reads if isinstance(r, PassRead) and r.read is Read.ALLOCATIONS for c in r.found}
     for server_id in sorted(d.landing_on(host.name) - held):
         server = d.server(server_id)
-        unheard_since = v.begun_at or d.now if host.down else host.last_down_to or 0.0
         if server is not None and server.seen_at < unheard_since:
-            leave_residue(d, host.name, server_id, "deleted_while_down")
+            leave_residue(d, host.name, server_id, "deleted_while_down", begun_at=server.since)
 
 
 def accepted(d: Draft, host: str, reads: tuple[object, ...]) -> set[str]:

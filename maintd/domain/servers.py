@@ -268,7 +268,8 @@ def _left_where_its_moves_led(d: Draft, gone: Server, moves: Sequence[Migration]
             held = d.host(name)
             if held is not None and name != gone.host and (held.down or gone.seen_at < (held.last_down_to or 0.0)):
                 evacuated = m.kind is Kind.EVACUATION and name == m.source
-                leave_residue(d, held.name, gone.server_id, "evacuated" if evacuated else "deleted_while_down")
+                kind = "evacuated" if evacuated else "deleted_while_down"
+                leave_residue(d, held.name, gone.server_id, kind, begun_at=m.begun_at)
 
 
 def fold_servers_listed(d: Draft, o: ServersListed) -> None:
