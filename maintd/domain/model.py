@@ -539,7 +539,8 @@ class Verification:
 
     `generation` counts what was seen of the host; a pass holds only if it did not move from the pass's beginning to its
     end, two passes only if it did not move between them. `named_at` is the same in time, for recordings. `not_back`:
-    the servers whose move away is reverted and who had not come back yet when the last whole pass looked.
+    the servers whose move away is reverted and who had not come back yet when the last whole pass looked, and those
+    that left unheard, perhaps while the host was down: how is said by their rows, as long as there are any.
     """
 
     host: str

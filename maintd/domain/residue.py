@@ -163,9 +163,11 @@ def left_a_dead_host(d: Draft, host: str | None, server_id: str) -> None:
         return
     before, after = d.fleet.server(server_id), d.server(server_id)
     untold = after is not None and after.deleted_at is not None
-    was_down = untold and before is not None and before.seen_at < (held.last_down_to or 0.0)
-    if not held.down and not was_down:
+    was_down = before is not None and before.seen_at < (held.last_down_to or 0.0)
+    if not held.down and not (untold and was_down):
         left_unexplained(d, host, server_id, "evacuated")
+        if was_down:
+            _look_for_its_rows(d, held.name, server_id)  # as long as it lives, Nova shows how it has left
     elif not any(_stands(d, d.residue(f"{host}/{server_id}/{kind}")) for kind in ("evacuated", "deleted_while_down")):
         leave_residue(d, held.name, server_id, "evacuated")
 
@@ -234,9 +236,13 @@ def expect_back(d: Draft, o: MigrationSeen) -> None:
         return
     if o.updated_at is None or o.updated_at < (o.asked_at or o.seen_at) - LATELY_S:
         return
-    v = d.verification(o.source)
-    if o.server_id not in v.not_back:
-        d.put(replace(v, not_back=(*v.not_back, o.server_id)))
+    _look_for_its_rows(d, o.source, o.server_id)
+
+
+def _look_for_its_rows(d: Draft, host: str, server_id: str) -> None:
+    v = d.verification(host)
+    if server_id not in v.not_back:
+        d.put(replace(v, not_back=(*v.not_back, server_id)))
 
 
 def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
@@ -252,7 +258,7 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     still = {row.server_id for row in emptiness.rows_shown(v.reads, last=True)}
     for server_id in v.not_back:
         if server_id not in still:
-            leave_residue(d, host.name, server_id, "deleted_while_down")  # deleted before its source had it back
+            leave_residue(d, host.name, server_id, "deleted_while_down")  # deleted before anybody saw how it had left
     not_back = emptiness.not_back(v.reads, host.name)
     if not_back != v.not_back:
         d.put(replace(d.verification(host.name), not_back=not_back))

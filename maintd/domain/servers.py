@@ -188,7 +188,8 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
     moves = d.migrations_of(o.server_id)
     for m in moves:
         if m.open:
-            source, there = d.host(m.source), d.host(m.destination)
+            on_the_spot = m.source == m.destination  # a resize on its own host leads nowhere
+            source, there = (None, None) if on_the_spot else (d.host(m.source), d.host(m.destination))
             if there is not None and there.name != host:
                 # It may have arrived where it was on its way to, and been evacuated from there, or deleted, unheard.
                 if _was_down(there, o, known):
@@ -228,7 +229,7 @@ def _was_down(host: Host, o: ServerSeen, known: Server | None) -> bool:
     """Whether the host is down, or was when the server was deleted, or may have been: nobody says when that was."""
     if host.down or fell_while_down(host, o.updated_at):
         return True
-    return o.updated_at is None and known is not None and known.seen_at < (host.last_down_to or 0.0)
+    return known is not None and known.seen_at < (host.last_down_to or 0.0)
 
 
 def _gone_from(d: Draft, host: str, o: ServerSeen, known: Server | None) -> None:

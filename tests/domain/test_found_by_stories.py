@@ -935,6 +935,52 @@ def test_an_unconfirmed_move_whose_server_was_deleted_while_its_source_was_down_
     assert residue(story) == [(SERVER, "deleted_while_down")]
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown", "left"),
+    [
+        (Kind.LIVE, False, [(SERVER, "deleted_while_down")]),
+        (Kind.LIVE, True, []),
+        (Kind.EVACUATION, True, [(SERVER, "evacuated")]),
+    ],
+)
+def test_who_left_unheard_while_the_host_was_down_and_is_deleted_before_its_rows_were_read_left_something(
+    kind: Kind, shown: bool, left: list[tuple[str, str]]
+) -> None:
+    """Evacuated while nobody listened; when that is seen the host is up again, and was when it was asked after next."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    story.now += 60
+    story.see(story.service())
+    story.now += 20
+    story.see(there(story, host="cmp-02", updated_at=story.now - 40))
+    for _ in range(4):
+        story.now += 30
+        story.see(story.service())
+    over = row(story, "completed" if kind is Kind.LIVE else "done", kind, created_at=story.now - 160)
+
+    def look(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(over,) if shown else ())
+
+    story.see(*([over] if shown else []))
+    story.verify(look)
+
+    assert residue(story) == left
+
+
+def test_where_a_move_led_left_something_if_that_was_down_before_its_server_is_found_deleted_elsewhere() -> None:
+    """It may have arrived unheard, and been evacuated from there while nobody listened; the delete came later."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"), row(story, "running", source="cmp-02", destination=H))
+    story.see(down(story))
+    story.now += 60
+    story.see(story.service())
+    story.now += 90
+    story.see(there(story, host="cmp-03", vm_state="deleted", deleted=True, updated_at=story.now - 5))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
 def test_a_resize_on_its_own_host_takes_no_server_away_from_a_dead_one() -> None:
     """It was under way when its host died; that the server was deleted elsewhere later takes an evacuation."""
     story = Story().closed()
