@@ -111,6 +111,8 @@ def _deleted(stage: Stage, action: str | None) -> Facts:
     stage.blocked(_residue(facts))
     stay(stage, facts)
     stage.compute(start=True)
+    stage.up()
+    stage.recovered()  # maintd has seen it, too: what its return proves shows only then
     stay(stage, facts)
     stage.blocked(_residue(facts))
     facts.held_until = stage.clear_residue()
