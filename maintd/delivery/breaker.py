@@ -39,7 +39,7 @@ class Limits:
 
     per_endpoint: int = 8
     in_all: int = 1024
-    young: int = 256
+    young: int = 512
 
 
 @dataclass(frozen=True, slots=True)
