@@ -56,6 +56,11 @@ def fell_while_down(host: Host, at: float | None) -> bool:
     return host.last_down_from - UNSEEN_S <= at <= host.last_down_to + CLOCK_MARGIN_S
 
 
+def down_since_seen(host: Host, seen_at: float) -> bool:
+    """Whether the host is down, or has been since something was last seen: what became of that then, nobody told."""
+    return host.down or seen_at < (host.last_down_to or 0.0)
+
+
 def leave_residue(
     d: Draft,
     host: str,
@@ -240,6 +245,7 @@ def expect_back(d: Draft, o: MigrationSeen) -> None:
 
 
 def _look_for_its_rows(d: Draft, host: str, server_id: str) -> None:
+    """Have the next whole pass of the host show a row of the server, or note what it left."""
     v = d.verification(host)
     if server_id not in v.not_back:
         d.put(replace(v, not_back=(*v.not_back, server_id)))

@@ -29,6 +29,7 @@ from maintd.domain.observations import (
 )
 from maintd.domain.residue import (
     UNSEEN_S,
+    down_since_seen,
     fell_while_down,
     leave_residue,
     left_a_dead_host,
@@ -198,15 +199,14 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
                     left_unexplained(d, there.name, o.server_id, "deleted_while_down")
             if source is not None and m.kind is Kind.EVACUATION:
                 leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
-            elif source is None or source.name == host:
-                pass
-            elif m.phase is Phase.REVERTING or _was_down(source, o, known):
-                leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
-            else:
-                # It may turn out to be dead: then nobody has confirmed it, or taken the server back. When a server is
-                # deleted Nova has it confirmed first (facts 2.4), which the source tells.
-                within_s = 0.0 if m.verdict is Phase.COMPLETED else UNSEEN_S
-                left_unexplained(d, source.name, o.server_id, "deleted_while_down", within_s=within_s)
+            elif source is not None and source.name != host:
+                if m.phase is Phase.REVERTING or _was_down(source, o, known):
+                    leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
+                else:
+                    # It may turn out to be dead: then nobody has confirmed it, or taken the server back. When a server
+                    # is deleted Nova has it confirmed first (facts 2.4), which the source tells.
+                    within_s = 0.0 if m.verdict is Phase.COMPLETED else UNSEEN_S
+                    left_unexplained(d, source.name, o.server_id, "deleted_while_down", within_s=within_s)
             waiting = m.phase in (Phase.AWAITING_CONFIRMATION, Phase.CONFIRMING)
             end(d, m, m.verdict or (Phase.COMPLETED if waiting else Phase.CANCELLED), None)
     _left_where_it_was_reverted_to(d, o.server_id, host, moves)
@@ -229,7 +229,7 @@ def _was_down(host: Host, o: ServerSeen, known: Server | None) -> bool:
     """Whether the host is down, or was when the server was deleted, or may have been: nobody says when that was."""
     if host.down or fell_while_down(host, o.updated_at):
         return True
-    return known is not None and known.seen_at < (host.last_down_to or 0.0)
+    return known is not None and down_since_seen(host, known.seen_at)
 
 
 def _gone_from(d: Draft, host: str, o: ServerSeen, known: Server | None) -> None:
@@ -267,7 +267,7 @@ def _left_where_its_moves_led(d: Draft, gone: Server, moves: Sequence[Migration]
     for m in moves:
         for name in (m.source, m.destination) if m.open else ():
             held = d.host(name)
-            if held is not None and name != gone.host and (held.down or gone.seen_at < (held.last_down_to or 0.0)):
+            if held is not None and name != gone.host and down_since_seen(held, gone.seen_at):
                 evacuated = m.kind is Kind.EVACUATION and name == m.source
                 kind = "evacuated" if evacuated else "deleted_while_down"
                 leave_residue(d, held.name, gone.server_id, kind, begun_at=m.begun_at)
@@ -294,7 +294,7 @@ def fold_servers_listed(d: Draft, o: ServersListed) -> None:
             _left_where_it_was_reverted_to(d, s.server_id, s.host, moves)
             _left_where_its_moves_led(d, s, moves)
         old = d.host(where)
-        unseen = old is not None and (old.down or s.seen_at < (old.last_down_to or 0.0))
+        unseen = old is not None and down_since_seen(old, s.seen_at)
         if old is not None and unseen and not any(r.server_id == s.server_id for r in d.residue_on(old.name)):
             leave_residue(d, old.name, s.server_id, "deleted_while_down")
         elif not unseen:

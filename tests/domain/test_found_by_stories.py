@@ -62,6 +62,14 @@ def down(story: Story) -> ServiceSeen:
     return story.service(forced_down=True, up=False)
 
 
+def down_and_up(story: Story) -> None:
+    """The host's service is down for a minute; half a minute later."""
+    story.see(down(story))
+    story.now += 60
+    story.see(story.service())
+    story.now += 30
+
+
 def update(story: Story, **over: object) -> ServerSeen:
     """An instance.update of the server, which no compute signs."""
     because = Because("notification", "instance.update", "m2", "req-2")
@@ -890,10 +898,7 @@ def test_a_build_that_was_on_its_way_to_a_host_that_then_died_may_have_arrived_t
     """Deleted behind the dead host's back, unheard; the host is up again before anybody looked."""
     story = Story().closed()
     story.see(update(story, host=None, vm_state="building", landing=H, reporter=H))
-    story.see(down(story))
-    story.now += 60
-    story.see(story.service())
-    story.now += 30
+    down_and_up(story)
     if by == "the list of everything":
         story.see(ServersListed(story.now, API, story.now, None, frozenset()))
 
@@ -911,10 +916,7 @@ def test_a_move_of_who_is_gone_from_everywhere_may_have_left_something_on_a_host
     story = Story().closed()
     other = H if source == "cmp-02" else "cmp-02"
     story.see(there(story, host="cmp-02"), row(story, "finished", Kind.RESIZE, source=source, destination=other))
-    story.see(down(story))
-    story.now += 60
-    story.see(story.service())
-    story.now += 30
+    down_and_up(story)
     if by == "the list of everything":
         story.see(ServersListed(story.now, API, story.now, None, frozenset()))
 
@@ -926,10 +928,7 @@ def test_an_unconfirmed_move_whose_server_was_deleted_while_its_source_was_down_
     """Nobody was there to confirm it; by the time that the API tells of it, the source is up again."""
     story = Story().closed()
     story.see(there(story, host="cmp-02"), row(story, "finished", Kind.RESIZE))
-    story.see(down(story))
-    story.now += 60
-    story.see(story.service())
-    story.now += 30
+    down_and_up(story)
     story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 50))
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
@@ -985,10 +984,7 @@ def test_a_resize_on_its_own_host_takes_no_server_away_from_a_dead_one() -> None
     """It was under way when its host died; that the server was deleted elsewhere later takes an evacuation."""
     story = Story().closed()
     story.see(there(story), row(story, "pre-migrating", Kind.RESIZE, destination=H))
-    story.see(down(story))
-    story.now += 60
-    story.see(story.service())
-    story.now += 30
+    down_and_up(story)
     story.see(there(story, host="cmp-03", vm_state="deleted", deleted=True, updated_at=story.now - 10))
 
     assert (SERVER, "evacuated") in residue(story)
