@@ -24,6 +24,9 @@ from maintd.domain.observations import BusSeen, ComputeHeard, Watching
 DEAF_AFTER_S = 300.0
 """A bus that has said something within so long is not deaf, whatever the API shows."""
 
+NEVER_HEARD_S = 60.0
+"""The same for one that has been listened to for so long, and has not said a word since maintd began."""
+
 LATE_S = 30.0
 """How long a notification may take after the API has shown what it tells."""
 
@@ -125,7 +128,7 @@ def fold_listen_due(d: Draft, name: str) -> None:
     bus = d.bus(name)
     if bus is None or bus.listen_by is None or bus.listen_by > d.now:
         return
-    if not bus.heard or _last_heard(d, bus) > bus.listen_by - LATE_S - DEAF_AFTER_S:
+    if not bus.heard or _last_heard(d, bus) > bus.listen_by - LATE_S - _patience_s(d, bus):
         d.put(replace(bus, listen_by=None))
         return
     since = _last_heard(d, bus)
@@ -136,11 +139,16 @@ def _last_heard(d: Draft, bus: Bus) -> float:
     return max(d.fleet.heard_at.get(bus.name, 0.0), bus.reconnected_at or 0.0)
 
 
+def _patience_s(d: Draft, bus: Bus) -> float:
+    return DEAF_AFTER_S if bus.name in d.fleet.heard_at else NEVER_HEARD_S
+
+
 def notice_silence(d: Draft) -> None:
     """The API has shown something new: did the bus that should have told of it say anything lately?"""
     if d.because.origin != "api" or d.fleet.knowledge is None or d.fleet.knowledge.baselined_at is None:
         return
-    quiet = [b for b in d.buses() if b.heard and b.listen_by is None and d.now - _last_heard(d, b) > DEAF_AFTER_S]
+    listened = [b for b in d.buses() if b.heard and b.listen_by is None]
+    quiet = [b for b in listened if d.now - _last_heard(d, b) > _patience_s(d, b)]
     if not quiet:
         return
     hosts = {host for (_, key), value in d.changed.items() for host in _should_be_told(d, key, value)}

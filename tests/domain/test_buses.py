@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from maintd.domain.buses import DEAF_AFTER_S, LATE_S, unheard
+from maintd.domain.buses import DEAF_AFTER_S, LATE_S, NEVER_HEARD_S, unheard
 from maintd.domain.events import BusBlinded, BusHealed
 from maintd.domain.model import Because, Bus, Host, Kind
 from maintd.domain.observations import (
@@ -122,12 +122,12 @@ def test_our_own_absence_is_a_gap() -> None:
     assert not proves(story)
 
 
-def deafened(story: Story) -> None:
+def deafened(story: Story, silent_s: float = DEAF_AFTER_S + 60) -> None:
     """The bus is silent for long, and the API shows a server that moved."""
     story.see(BaselineCompleted(story.now, API, story.now))
     there = ServerSeen(story.now, API, "s-1", host="cmp-02", vm_state="active", trusted=True, asked_at=story.now)
     story.see(replace(there, updated_at=story.now - 100))
-    story.now += DEAF_AFTER_S + 60
+    story.now += silent_s
     moved = replace(there, seen_at=story.now, asked_at=story.now, host="cmp-03", updated_at=story.now - 60)
     story.see(moved)
 
@@ -155,6 +155,18 @@ def test_a_bus_that_says_nothing_of_what_the_api_shows_is_deaf() -> None:
 
     assert [heard_at] == [e.blind_from for e in story.events if isinstance(e, BusHealed)]
     assert proves(story)
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_bus_that_has_never_said_a_word_is_suspected_sooner(said: bool) -> None:
+    """A server that moved to a host behind a deaf bus, and was deleted there when that was down, is known to nobody."""
+    story = connected("a")
+    if said:
+        story.fleet.heard_at["a"] = story.now
+    deafened(story, NEVER_HEARD_S + 1)
+    wait(story, LATE_S + 1)
+
+    assert said == ([] == [e for e in story.events if isinstance(e, BusBlinded)])
 
 
 def test_a_bus_that_is_only_late_is_not_deaf() -> None:
