@@ -11,8 +11,8 @@ What is held against the truth:
 
 - *false*: `host.emptied` was published of a host on which something was, or to which something was on its way;
 - *missed*: at the end, long after the last thing happened and with the API answering, a closed host is empty, nothing
-  in Nova says otherwise, and the fleet does not know it; unless nothing at all ever came over the bus and the fleet has
-  said that this is deaf, for then every host is unknown on purpose;
+  in Nova says otherwise, and the fleet does not know it; unless something was lost after the last thing that came over
+  the bus, and the fleet has said that this is deaf, for then every host is unknown on purpose;
 - *unretracted*: something came to a host that was proven empty, stayed, and nothing was said of it.
 
 What nobody can know is left out, and only that (and counted, as `excused`):
@@ -61,7 +61,7 @@ from maintd.domain.observations import (
     TimerDue,
 )
 from maintd.domain.reducer import reduce
-from maintd.ingest.polls import ENDING_BACKOFF_S, MARGIN_S, _is_still_there, _is_unsure, _unlisted
+from maintd.ingest.polls import ENDING_BACKOFF_S, MARGIN_S, _gap, _is_still_there, _is_unsure, _unlisted
 from maintd.nova.answers import BECAUSE_API
 from maintd.nova.api import OPEN_STATUSES
 from tests.domain import modelled_answers as api
@@ -112,6 +112,7 @@ class Interleaving:
         mute = rng.choice(PUBLISHERS) if disorder and rng.random() < 0.2 else None
         self.mute = mute  # a process whose nova.conf was forgotten
         self.latency = rng.choice((0.02, 0.1, 0.1, 0.5))
+        self.lost_at = -math.inf  # when Nova last said what will never arrive
         self.gap: tuple[float, float] | None = None
         if disorder and rng.random() < 0.2:
             begins = T0 + rng.uniform(5, ACTS_S)
@@ -176,6 +177,7 @@ class Interleaving:
             if at_letter <= now:
                 shows = letters[position][2]
                 position += 1
+                self._hear()
                 self.admit([replace(o, seen_at=now) for o in shows])
             elif at_job <= now:
                 _, _, job = heapq.heappop(jobs)
@@ -251,6 +253,7 @@ class Interleaving:
         number = 0  # keeps what arrives at one moment in order
         for said in self.story.said:
             if loss and rng.random() < loss or gap and gap[0] <= said.at <= gap[1] or said.publisher == self.mute:
+                self.lost_at = said.at
                 continue
             at = said.at + rng.uniform(0.001, 0.05)
             if late and rng.random() < late:
@@ -270,6 +273,13 @@ class Interleaving:
         out.sort()
         return out
 
+    def _hear(self) -> None:
+        """The bus says something, as `Admit` notes it; a deaf one is heard again, and what was missed is read."""
+        self.fleet.heard_at["default"] = self.now
+        if any(bus.deaf_from is not None for bus in self.fleet.buses()):
+            self.admit((BusSeen(self.now, LIVE, "default", "heard"),))
+            self._begin(self._heal())
+
     def _bus_away(self, begins: float, ends: float) -> Job:
         self.admit((BusSeen(self.now, LIVE, "default", "lost"),))
         yield ends - begins
@@ -278,11 +288,11 @@ class Interleaving:
 
     def _heal(self) -> Job:
         while True:
-            blind = [b.blind_from for b in self.fleet.buses() if b.blind_from is not None and b.connected]
-            if not blind:
+            gap = _gap(self.fleet)
+            if gap is None:
                 return
             try:
-                yield from self._whole(min(blind))
+                yield from self._whole(gap)
             except Failed:
                 yield 2.0
 
@@ -429,14 +439,15 @@ class Interleaving:
 
     def _drains_forever(self) -> Job:
         while True:
+            deaf = any(bus.deaf_from is not None for bus in self.fleet.buses())
             hosts = [self.fleet.host(name) for name in sorted(self.fleet.closed_hosts())]
             for host in hosts:
-                if host is not None and host.drain_id and not host.emptied:
+                if host is not None and (deaf or (host.drain_id and not host.emptied)):
                     try:
                         yield from self._host(host.name)
                     except Failed:
                         continue
-            yield 60.0
+            yield 15.0 if deaf else 60.0
 
     def _emptied_forever(self) -> Job:
         while True:
@@ -831,7 +842,7 @@ class Interleaving:
     def missed(self) -> list[str]:
         """Hosts that have long been closed and really empty, with nothing in the way, and were not found so."""
         frame, out = self.frame, []
-        if self.loss == 1.0 and any(bus.deaf_from is not None for bus in self.fleet.buses()):
+        if self._is_deaf():
             return []  # rightly said to be deaf: whoever does not hear calls no host empty
         for name, host in frame.hosts.items():
             known, truth = self.fleet.host(name), frame.truth[name]
@@ -853,6 +864,11 @@ class Interleaving:
             if known is None or not known.emptied:
                 out.append(name)
         return out
+
+    def _is_deaf(self) -> bool:
+        """Whether the fleet has said that the bus is deaf, and something was lost after the last thing that came."""
+        deaf = any(bus.deaf_from is not None for bus in self.fleet.buses())
+        return deaf and self.lost_at > self.fleet.heard_at.get("default", -math.inf)
 
     def unretracted(self) -> list[str]:
         """Refills of emptied hosts that stayed for long, and of which nothing was said."""
