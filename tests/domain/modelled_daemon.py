@@ -842,7 +842,7 @@ class Interleaving:
     def missed(self) -> list[str]:
         """Hosts that have long been closed and really empty, with nothing in the way, and were not found so."""
         frame, out = self.frame, []
-        if self._is_deaf():
+        if self.is_deaf():
             return []  # rightly said to be deaf: whoever does not hear calls no host empty
         for name, host in frame.hosts.items():
             known, truth = self.fleet.host(name), frame.truth[name]
@@ -865,7 +865,7 @@ class Interleaving:
                 out.append(name)
         return out
 
-    def _is_deaf(self) -> bool:
+    def is_deaf(self) -> bool:
         """Whether the fleet has said that the bus is deaf, and something was lost after the last thing that came."""
         deaf = any(bus.deaf_from is not None for bus in self.fleet.buses())
         return deaf and self.lost_at > self.fleet.heard_at.get("default", -math.inf)
