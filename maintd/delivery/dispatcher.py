@@ -111,6 +111,15 @@ class _Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A claim that is being sent, or waits to be on record. `owner` tells the claims of one delivery apart."""
+
+    owner: str
+    request: Request
+    task: asyncio.Task[None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Looked:
     """What a look at the store found: subscriptions that have changed, and else what was claimed and until when, and
     whether more events may wait to be fanned out."""
@@ -167,7 +176,7 @@ class Dispatcher:
 
         self._name = f"{socket.gethostname()[:48]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._claims = 0
-        self._in_flight: dict[int, tuple[Request, asyncio.Task[None]]] = {}  # by delivery id
+        self._in_flight: dict[int, _UnderWay] = {}  # by delivery id
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ended: list[_Ended] = []
         self._failing: set[str] = set()
@@ -351,7 +360,7 @@ class Dispatcher:
         together. What waits for the store is bounded as well, by `in_all`.
         """
         time = asyncio.get_running_loop().time()
-        requests = [request for request, task in self._in_flight.values() if not task.done()]
+        requests = [one.request for one in self._in_flight.values() if not one.task.done()]
         free = min(self._breaker.free(requests, time), self._limits.in_all - len(self._in_flight))
         return self._breaker.room(self._endpoints, requests, time), max(free, 0)
 
@@ -371,7 +380,7 @@ class Dispatcher:
 
     async def _retire(self, endpoint: Endpoint) -> None:
         """Close an endpoint when its last request has ended."""
-        under_way = [task for request, task in self._in_flight.values() if request.endpoint == endpoint.name]
+        under_way = [one.task for one in self._in_flight.values() if one.request.endpoint == endpoint.name]
         try:
             if under_way:
                 await asyncio.wait(under_way)
@@ -434,7 +443,7 @@ class Dispatcher:
             self._crash("before_record")
         except Exception:
             log.exception("delivery_left_to_its_lease", endpoint=delivery.endpoint, event_id=delivery.event_id)
-            self._forget(delivery)
+            self._forget(delivery, owner)
             return
         self._ended.append(_Ended(delivery, outcome, finish, lease_until))
         self._recordable.set()
@@ -487,7 +496,7 @@ class Dispatcher:
                     recorded, disabled = [False] * len(batch), []
                 for ended, kept in zip(batch, recorded, strict=True):
                     self._tell(ended, kept)
-                    self._forget(ended.delivery)
+                    self._forget(ended.delivery, ended.finish.owner)
                 for ended in disabled:
                     self._tell_disabled(ended)
 
@@ -529,17 +538,19 @@ class Dispatcher:
                 log.warning(
                     "attempt_never_recorded", endpoint=ended.delivery.endpoint, event_id=ended.delivery.event_id
                 )
-                self._forget(ended.delivery)
+                self._forget(ended.delivery, ended.finish.owner)
         return [ended for ended in batch if ended.lease_until > now]
 
     # -- around them
 
     def _spawn(self, delivery: Delivery, owner: str, lease_until: float) -> None:
-        if delivery.id in self._in_flight:
+        known = self._in_flight.get(delivery.id)
+        if known is not None and not known.task.done():
             return  # our own claim ran out under a request that still runs; the new lease covers it
         endpoint = self._endpoints[delivery.endpoint]
         task = asyncio.get_running_loop().create_task(self._deliver(endpoint, delivery, owner, lease_until))
-        self._in_flight[delivery.id] = (Request(delivery.endpoint, asyncio.get_running_loop().time()), task)
+        request = Request(delivery.endpoint, asyncio.get_running_loop().time())
+        self._in_flight[delivery.id] = _UnderWay(owner, request, task)
         self._keep(task)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
@@ -547,8 +558,11 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _forget(self, delivery: Delivery) -> None:
-        self._in_flight.pop(delivery.id, None)
+    def _forget(self, delivery: Delivery, owner: str) -> None:
+        """A claim is over; there may be another of the same delivery by now, if its record was seen before we heard."""
+        known = self._in_flight.get(delivery.id)
+        if known is not None and known.owner == owner:
+            del self._in_flight[delivery.id]
         self._wakeup.set()
 
     def _tell(self, ended: _Ended, kept: bool) -> None:

@@ -770,6 +770,8 @@ class Story:
         )
         for url in (*inside, "ftp://x", "https://u:p@x.example/"):
             owner.ask("POST", "/v1/subscriptions", {"name": "zqno", "url": url})
+        rows = functools.partial(self.store.subscriptions.list, project_id=owner.project_id)
+        wait_until(lambda: all(r.reason for r in rows() if r.name == "zqno"), 20, "what cannot be verified to be tried")
         for headers in (
             {"X_Auth_Token": "nonesuch"}, {"X_Auth_Token": ""}, {"Last_Event_ID": "x"}, {"Accept": "text/html"},
             {"X_Roles": "admin", "X_Project_Id": stranger["project"][0], "X_Identity_Status": "Confirmed"},

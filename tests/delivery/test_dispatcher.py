@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
@@ -18,7 +19,7 @@ from maintd.delivery.outcome import Outcome, OutcomeKind
 from maintd.delivery.signing import Signer
 from maintd.delivery.sinks import Endpoint, Message
 from maintd.delivery.sinks.webhook import WebhookSink
-from maintd.store.deliveries import Finish
+from maintd.store.deliveries import Delivery, Finish
 from tests.delivery.databases import KINDS, Database, eventually, new_database
 from tests.delivery.receivers import Receiver, answer, in_turn, receiver, refusing_url, silent
 
@@ -61,7 +62,7 @@ class Bench:
 
     def start(self, endpoints: list[Endpoint], clock: Clock, **more) -> Dispatcher:  # type: ignore[no-untyped-def]
         dispatcher = Dispatcher(
-            self.deliveries, endpoints, clock, meters=self.meters, jitter=lambda: 1.0, **{"poll_s": 30.0} | more
+            self.deliveries, endpoints, clock, meters=self.meters, **{"poll_s": 30.0, "jitter": lambda: 1.0} | more
         )
         self._stack.callback(dispatcher.stop, 0.1)
         dispatcher.start()
@@ -138,6 +139,36 @@ def test_a_request_that_has_ended_gives_its_place_to_the_next_before_it_is_on_re
     eventually(lambda: sum(n for (_, state), n in bench.states().items() if state == "pending") == 1)
     disk.set()
     bench.settle({("a", "delivered"): 1, ("b", "delivered"): 1, ("c", "delivered"): 1})
+
+
+def test_a_retry_that_is_due_as_soon_as_its_failure_is_on_record_does_not_wait_for_the_lease(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is claimed again before the loop has heard that the record was written: that is a claim like any other."""
+    claimed_again, finish_many, claim = threading.Event(), bench.deliveries.finish_many, bench.deliveries.claim
+
+    def finish(finishes: Sequence[Finish]) -> list[bool]:
+        kept = finish_many(finishes)
+        assert claimed_again.wait(10.0)
+        return kept
+
+    def claim_and_tell(*args: Any, **limits: Any) -> Sequence[Delivery]:
+        found = claim(*args, **limits)
+        if any(delivery.attempts for delivery in found):
+            claimed_again.set()
+        return found
+
+    monkeypatch.setattr(bench.deliveries, "finish_many", finish)
+    monkeypatch.setattr(bench.deliveries, "claim", claim_and_tell)
+    server = bench.receiver(in_turn(answer(500), answer(200)))
+    dispatcher = bench.start(
+        [bench.endpoint(server.url, SystemClock())], SystemClock(), jitter=lambda: 0.0, poll_s=0.05
+    )
+    bench.database.emit(1)
+    dispatcher.wake()
+
+    assert len(server.wait_for_requests(2)) == 2
+    bench.settle({("ha", "delivered"): 1})
 
 
 def test_without_a_wake_up_the_poll_finds_it(bench: Bench) -> None:
