@@ -100,32 +100,38 @@ class NoMeters:
         pass
 
 
+@dataclass(eq=False, slots=True)
+class _UnderWay:
+    """An attempt, from its claim until it is on record. `owner` is of the claim that holds: where a lease has run out
+    under it, and the delivery was claimed by us again, of that one."""
+
+    delivery: Delivery
+    endpoint: Endpoint
+    owner: str
+    request: Request
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def sending(self) -> bool:
+        return self.task is not None and not self.task.done()
+
+
 @dataclass(frozen=True, slots=True)
 class _Ended:
     """An attempt that is over and not yet on record; `outcome` None: nothing was sent."""
 
-    delivery: Delivery
+    of: _UnderWay
     outcome: Outcome | None
     finish: Finish
-    lease_until: float
-
-
-@dataclass(frozen=True, slots=True)
-class _UnderWay:
-    """A claim that is being sent, or waits to be on record. `owner` tells the claims of one delivery apart."""
-
-    owner: str
-    request: Request
-    task: asyncio.Task[None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """What a look at the store found: subscriptions that have changed, and else what was claimed and until when, and
-    whether more events may wait to be fanned out."""
+    """What a look at the store found: subscriptions that have changed, and else what was claimed, and whether more
+    events may wait to be fanned out."""
 
     rows: Sequence[Subscription] | None = None
-    claimed: Sequence[tuple[Delivery, float]] = ()
+    claimed: Sequence[Delivery] = ()
     again: bool = False
 
 
@@ -184,6 +190,7 @@ class Dispatcher:
         self._next_housekeeping = 0.0
         self._next_abandon = 0.0
         self._asked_again = False
+        self._outdated = False  # subscriptions had changed when events were to be fanned out
 
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -339,8 +346,8 @@ class Dispatcher:
                 return 0.0
             if looked.claimed:
                 self._crash("after_claim")
-            for delivery, lease_until in looked.claimed:
-                self._spawn(delivery, owner, lease_until)
+            for delivery in looked.claimed:
+                self._spawn(delivery, owner)
             self._subscribers.begin_checks(self._in_store)
             await self._keep_house()
             pause_s = 0.0 if looked.again else self._shortened(await self._in_store(self._pause_s))
@@ -360,7 +367,7 @@ class Dispatcher:
         together. What waits for the store is bounded as well, by `in_all`.
         """
         time = asyncio.get_running_loop().time()
-        requests = [one.request for one in self._in_flight.values() if not one.task.done()]
+        requests = [one.request for one in self._in_flight.values() if one.sending]
         free = min(self._breaker.free(requests, time), self._limits.in_all - len(self._in_flight))
         return self._breaker.room(self._endpoints, requests, time), max(free, 0)
 
@@ -380,7 +387,7 @@ class Dispatcher:
 
     async def _retire(self, endpoint: Endpoint) -> None:
         """Close an endpoint when its last request has ended."""
-        under_way = [one.task for one in self._in_flight.values() if one.request.endpoint == endpoint.name]
+        under_way = [one.task for one in self._in_flight.values() if one.endpoint is endpoint and one.task is not None]
         try:
             if under_way:
                 await asyncio.wait(under_way)
@@ -406,46 +413,51 @@ class Dispatcher:
         rows = self._subscribers.read(time)
         if rows is not None:
             return _Looked(rows)
-        now = self._clock.now()
-        try:
-            taken = self._deliveries.fan_out(
-                self._routes, now, FAN_OUT_EVENTS, self._refused, self._subscribers.version
-            )
-        except RoutesOutdated:
-            return _Looked(self._subscribers.read(time, soon=False), again=True)
-        alike: dict[float, dict[str, int]] = {}
-        for name, places in room.items():
-            alike.setdefault(self._lease_s + self._endpoints[name].overtime_s, {})[name] = places
-        claimed: list[tuple[Delivery, float]] = []
-        for lease_s, places_of in sorted(alike.items()):
-            found = self._deliveries.claim(owner, now, lease_s, limit - len(claimed), room=places_of)
-            claimed += [(delivery, now + lease_s) for delivery in found]
-        return _Looked(None, claimed, again=taken > 0)
+        again = self._outdated
+        if again:
+            self._outdated = False  # changes that come faster than they are read must not hold up what is due
+        else:
+            try:
+                again = self._fan_out() > 0
+            except RoutesOutdated:
+                self._outdated = True
+                return _Looked(self._subscribers.read(time, soon=False), again=True)
+        overtime = {name: endpoint.overtime_s for name in room if (endpoint := self._endpoints[name]).overtime_s}
+        now = self._clock.now()  # anew: a lease must not be shorter by what the fan-out has waited for
+        claimed = self._deliveries.claim(owner, now, self._lease_s, limit, room=room, overtime=overtime)
+        return _Looked(None, claimed, again)
 
-    async def _deliver(self, endpoint: Endpoint, delivery: Delivery, owner: str, lease_until: float) -> None:
+    def _fan_out(self) -> int:
+        """How many events were taken. In a store thread."""
+        known = self._subscribers.version
+        return self._deliveries.fan_out(self._routes, self._clock.now(), FAN_OUT_EVENTS, self._refused, known)
+
+    async def _deliver(self, of: _UnderWay) -> None:
         """Sign, send, decide, and hand over to be recorded. Whatever goes wrong in here leaves it to its lease."""
+        delivery, endpoint = of.delivery, of.endpoint
         try:
             at, began = self._clock.now(), self._clock.monotonic()
             outcome = None
-            finish = _unsent(delivery, owner, at)
+            finish = _unsent(delivery, of.owner, at)
             if finish is None:
                 outcome = await self._send(endpoint, delivery, at)
                 self._crash("after_post")
                 took_s = self._clock.monotonic() - began
-                self._breaker.ended(
-                    endpoint.name,
-                    delivered=outcome.delivered,
-                    answered=outcome.status is not None,
-                    took_s=took_s,
-                    now=asyncio.get_running_loop().time(),
-                )
-                finish = self._decide(delivery, owner, outcome, at, took_s)
+                if self._endpoints.get(endpoint.name) is endpoint:  # else another has its name by now
+                    self._breaker.ended(
+                        endpoint.name,
+                        delivered=outcome.delivered,
+                        answered=outcome.status is not None,
+                        took_s=took_s,
+                        now=asyncio.get_running_loop().time(),
+                    )
+                finish = self._decide(delivery, of.owner, outcome, at, took_s)
             self._crash("before_record")
         except Exception:
             log.exception("delivery_left_to_its_lease", endpoint=delivery.endpoint, event_id=delivery.event_id)
-            self._forget(delivery, owner)
+            self._forget(of)
             return
-        self._ended.append(_Ended(delivery, outcome, finish, lease_until))
+        self._ended.append(_Ended(of, outcome, finish))
         self._recordable.set()
         self._wakeup.set()
 
@@ -478,25 +490,32 @@ class Dispatcher:
                 return Finish(delivery.id, owner, attempt, "dead")
 
     async def _record_for_ever(self) -> None:
-        """Write down attempts that are over: all that have come together meanwhile, in one transaction."""
+        """Write down attempts that are over: all that have come together meanwhile, in one transaction.
+
+        However long the store is away: a lease that has run out meanwhile still counts while nobody else has taken it.
+        """
         while True:
             await self._recordable.wait()
             self._recordable.clear()
             while self._ended:
-                batch, self._ended = self._ended, []
+                batch = [replace(one, finish=replace(one.finish, owner=one.of.owner)) for one in self._ended]
+                self._ended = []
                 try:
                     recorded, disabled = await self._in_store(self._record, batch)
                 except StoreUnavailable as error:
                     self._store_is(up=False, why=str(error))
-                    self._ended = self._while_leased(batch) + self._ended
+                    self._ended = batch + self._ended
                     await asyncio.sleep(RECORD_AGAIN_S)
                     continue
                 except Exception:
                     log.exception("deliveries_not_recorded", count=len(batch))
                     recorded, disabled = [False] * len(batch), []
                 for ended, kept in zip(batch, recorded, strict=True):
+                    if not kept and ended.finish.owner != ended.of.owner:
+                        self._ended.append(ended)  # it was claimed by us again at that moment
+                        continue
                     self._tell(ended, kept)
-                    self._forget(ended.delivery, ended.finish.owner)
+                    self._forget(ended.of)
                 for ended in disabled:
                     self._tell_disabled(ended)
 
@@ -504,79 +523,73 @@ class Dispatcher:
         """Which were recorded, and the first of each endpoint that was disabled by it. In a store thread."""
         recorded = self._deliveries.finish_many([ended.finish for ended in batch])
         disabled = []
+        given_up = {one.endpoint: one.at for one in self._fixed_disabled}
         for ended, kept in zip(batch, recorded, strict=True):
-            name, outcome, attempt = ended.delivery.endpoint, ended.outcome, ended.finish.attempt
+            name, outcome, attempt = ended.of.endpoint.name, ended.outcome, ended.finish.attempt
             if outcome is None:
                 continue
             if name not in self._fixed:
                 if kept:
-                    self._note(name, outcome, attempt)
+                    self._note(ended.of.endpoint, outcome, attempt)
             elif outcome.disables:
-                if self._deliveries.disable(name, f"the endpoint answered {outcome.status}", attempt.ended_at):
+                reason = f"the endpoint answered {outcome.status}"
+                given_up[name] = attempt.ended_at
+                if self._deliveries.disable(name, reason, attempt.ended_at):
                     disabled.append(ended)
+            elif name in given_up and ended.finish.state == "pending":  # it was under way when the others were given up
+                with contextlib.suppress(StoreUnavailable):  # it is given up after the next attempt, then
+                    self._deliveries.give_up(name, "the endpoint is disabled", attempt.ended_at, made_by=given_up[name])
         if disabled:
             self._fixed_disabled = self._disabled_of_fixed()
         return recorded, disabled
 
-    def _note(self, endpoint: str, outcome: Outcome, attempt: Attempt) -> None:
+    def _note(self, endpoint: Endpoint, outcome: Outcome, attempt: Attempt) -> None:
         """What an attempt says of a subscription's endpoint. In a store thread."""
         try:
             self._subscribers.ended(endpoint, outcome, attempt)
         except (StoreUnavailable, OperatorError) as error:  # the next attempt says it again
-            log.warning("subscription_not_noted", endpoint=endpoint, why=str(error))
+            log.warning("subscription_not_noted", endpoint=endpoint.name, why=str(error))
 
     def _disabled_of_fixed(self) -> Sequence[Disabled]:
         """The configured endpoints that are given up; by any controller. In a store thread."""
         found = self._deliveries.disabled().items()
         return [Disabled(name, since, GONE, since) for name, (since, _) in found if name in self._fixed]
 
-    def _while_leased(self, batch: Sequence[_Ended]) -> list[_Ended]:
-        """Those still worth recording; the others may be somebody else's by now, and are sent again."""
-        now = self._clock.now()
-        for ended in batch:
-            if ended.lease_until <= now:
-                log.warning(
-                    "attempt_never_recorded", endpoint=ended.delivery.endpoint, event_id=ended.delivery.event_id
-                )
-                self._forget(ended.delivery, ended.finish.owner)
-        return [ended for ended in batch if ended.lease_until > now]
-
     # -- around them
 
-    def _spawn(self, delivery: Delivery, owner: str, lease_until: float) -> None:
+    def _spawn(self, delivery: Delivery, owner: str) -> None:
         known = self._in_flight.get(delivery.id)
-        if known is not None and not known.task.done():
-            return  # our own claim ran out under a request that still runs; the new lease covers it
-        endpoint = self._endpoints[delivery.endpoint]
-        task = asyncio.get_running_loop().create_task(self._deliver(endpoint, delivery, owner, lease_until))
-        request = Request(delivery.endpoint, asyncio.get_running_loop().time())
-        self._in_flight[delivery.id] = _UnderWay(owner, request, task)
-        self._keep(task)
+        if known is not None and (known.sending or _same_attempt(known.delivery, delivery)):
+            known.owner = owner  # the lease ran out under it, and goes on by this claim
+            return
+        loop, endpoint = asyncio.get_running_loop(), self._endpoints[delivery.endpoint]
+        new = self._in_flight[delivery.id] = _UnderWay(delivery, endpoint, owner, Request(endpoint.name, loop.time()))
+        new.task = loop.create_task(self._deliver(new))
+        self._keep(new.task)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         """Hold a task until it ends, as the loop does not."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _forget(self, delivery: Delivery, owner: str) -> None:
-        """A claim is over; there may be another of the same delivery by now, if its record was seen before we heard."""
-        known = self._in_flight.get(delivery.id)
-        if known is not None and known.owner == owner:
-            del self._in_flight[delivery.id]
+    def _forget(self, one: _UnderWay) -> None:
+        """An attempt is over; the next may have been claimed before we heard that this one is on record."""
+        if self._in_flight.get(one.delivery.id) is one:
+            del self._in_flight[one.delivery.id]
         self._wakeup.set()
 
     def _tell(self, ended: _Ended, kept: bool) -> None:
         """Count, and log what an operator must know: not each failure, but an endpoint's turn for worse or better."""
-        name, attempt = ended.delivery.endpoint, ended.finish.attempt
+        name, attempt = ended.of.endpoint.name, ended.finish.attempt
         if not kept:
-            log.warning("delivery_lease_lost", endpoint=name, event_id=ended.delivery.event_id)
+            log.warning("delivery_lease_lost", endpoint=name, event_id=ended.of.delivery.event_id)
             return
         word = {"delivered": "delivered", "pending": "retry", "dead": "dead"}[ended.finish.state]
         self._meters.attempted(name if name in self._fixed else SUBSCRIPTION, word, attempt.duration_s)
         if ended.outcome is None:
-            log.info("delivery_unsent", endpoint=name, event_id=ended.delivery.event_id, outcome=attempt.outcome)
+            log.info("delivery_unsent", endpoint=name, event_id=ended.of.delivery.event_id, outcome=attempt.outcome)
             return
-        log.debug("attempted", endpoint=name, event_id=ended.delivery.event_id, outcome=attempt.outcome)
+        log.debug("attempted", endpoint=name, event_id=ended.of.delivery.event_id, outcome=attempt.outcome)
         if word == "delivered":
             if name in self._failing:
                 self._failing.remove(name)
@@ -594,15 +607,15 @@ class Dispatcher:
             log.warning(
                 "delivery_given_up",
                 endpoint=name,
-                event_id=ended.delivery.event_id,
-                event_type=ended.delivery.event_type,
+                event_id=ended.of.delivery.event_id,
+                event_type=ended.of.delivery.event_type,
                 detail=attempt.detail,
             )
 
     def _tell_disabled(self, ended: _Ended) -> None:
-        name, attempt = ended.delivery.endpoint, ended.finish.attempt
+        name, attempt = ended.of.endpoint.name, ended.finish.attempt
         log.warning("endpoint_disabled", endpoint=name, status=attempt.status)
-        since = ended.delivery.first_failed_at
+        since = ended.of.delivery.first_failed_at
         try:
             self._on_disabled(name, attempt.outcome, attempt.at if since is None else since)
         except Exception:
@@ -643,6 +656,7 @@ class Dispatcher:
             self._next_abandon = time + ABANDON_EVERY_S
             await self._in_store(self._deliveries.abandon, tuple(self._fixed), now - GIVE_UP_AFTER_S, now)
             await self._in_store(self._deliveries.abandon_deleted, now)
+            await self._in_store(self._subscribers.sweep)
         if await self._in_store(self._deliveries.mend, now):
             self._wakeup.set()
         self._fixed_disabled = await self._in_store(self._disabled_of_fixed)
@@ -666,6 +680,11 @@ class Dispatcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await event.wait()
+
+
+def _same_attempt(one: Delivery, other: Delivery) -> bool:
+    """Whether nothing was recorded between these two claims: a record counts an attempt, a redelivery is made anew."""
+    return (one.attempts, one.created_at) == (other.attempts, other.created_at)
 
 
 def _unsent(delivery: Delivery, owner: str, at: float) -> Finish | None:

@@ -44,7 +44,7 @@ from maintd.domain.events import CloudEvent, instant_text
 from maintd.errors import OperatorError, StoreUnavailable
 from maintd.store import Attempt, Subscription
 from maintd.store.deliveries import Deliveries
-from maintd.store.subscriptions import ACTIVE, DISABLED, PAUSED, STATES, UNVERIFIED, Subscriptions
+from maintd.store.subscriptions import ACTIVE, DISABLED, ENDPOINT_PREFIX, PAUSED, STATES, UNVERIFIED, Subscriptions
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ FAILING_AFTER_S: Final = 60.0
 """How long an endpoint has to fail before its row says so."""
 CHECKS_AT_ONCE: Final = 64
 READING_SHARE: Final = 0.2
-"""Reading all rows anew may take this share of the time, however often they change."""
+"""Reading what has changed may take this share of the time, however often they change."""
 
 VERIFIED: Final = "verified"
 NOT_ECHOED: Final = "not_echoed"
@@ -119,13 +119,17 @@ class Subscribers:
         self.put_off = False
         """Whether the last look was before that moment."""
         self._known: dict[str, Subscription] = {}  # by endpoint
+        self._open: dict[str, tuple[Endpoint, Subscription]] = {}  # with the row that each was made of
         self._failing_since: dict[str, float] = {}  # not in the row yet; by endpoint
         self._checking: dict[str, asyncio.Task[None]] = {}
         self._unreadable: Sequence[str] = ()
-        self.endpoints: dict[str, Endpoint] = {}
-        """Those that events are sent to, open."""
 
     # -- what there is
+
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Those that events are sent to, open."""
+        return {name: endpoint for name, (endpoint, _) in self._open.items()}
 
     def read(self, now: float, *, soon: bool = True) -> Sequence[Subscription] | None:
         """All rows, where they have changed since the last reading. In a store thread; `now` is the loop's time, and
@@ -140,7 +144,8 @@ class Subscribers:
         if version == self.version:
             return None
         began = time.monotonic()
-        rows = self._rows.all()
+        known = self._known
+        rows = self._rows.all(lambda subscription_id: known.get(ENDPOINT_PREFIX + subscription_id))
         unreadable = [one.id for one in rows if not one.secrets]
         if unreadable and unreadable != self._unreadable:
             log.error(
@@ -162,23 +167,24 @@ class Subscribers:
         # We may have changed one since these rows were read.
         rows = [was if (was := before.get(one.endpoint)) and was.version > one.version else one for one in rows]
         self._known = {one.endpoint: one for one in rows}
-        old, self.endpoints = self.endpoints, {}
+        old, self._open = self._open, {}
         for one in rows:
             was = before.get(one.endpoint)
             if was is not None and was.failing_since is not None and one.failing_since is None:
                 self._failing_since.pop(one.endpoint, None)  # it was taken, as another controller saw
             if one.state == ACTIVE and one.secrets:
-                same = was is not None and (was.url, was.secrets, was.previous_until) == (
-                    one.url, one.secrets, one.previous_until,
-                )  # fmt: skip
-                endpoint = old.pop(one.endpoint, None) if same else None
-                endpoint = endpoint or await self._opened(one)
-                if endpoint is not None:
-                    self.endpoints[one.endpoint] = endpoint
+                # Not what was known last: a check may have put a row there that the endpoint was not made of.
+                made, of = old.get(one.endpoint, (None, one))
+                if made is not None and _sent_alike(of, one):
+                    del old[one.endpoint]
+                else:
+                    made = await self._opened(one)
+                if made is not None:
+                    self._open[one.endpoint] = made, one
         gone = before.keys() - self._known.keys()
         for name in gone:
             self._failing_since.pop(name, None)
-        return list(old.values()), bool(gone)
+        return [endpoint for endpoint, _ in old.values()], bool(gone)
 
     def routes(self) -> Iterable[Route]:
         """What active and disabled ones want."""
@@ -210,20 +216,26 @@ class Subscribers:
         for task in self._checking.values():
             task.cancel()
         await asyncio.gather(*self._checking.values(), return_exceptions=True)
-        for endpoint in self.endpoints.values():
+        for endpoint, _ in self._open.values():
             await endpoint.sink.close()
         self._names.close()
 
     # -- how their endpoints do
 
-    def ended(self, endpoint: str, outcome: Outcome, attempt: Attempt) -> None:
-        """An attempt has ended and is on record. In a store thread; writes only where something has changed."""
-        one = self._known.get(endpoint)
-        if one is None:
+    def ended(self, endpoint: Endpoint, outcome: Outcome, attempt: Attempt) -> None:
+        """An attempt has ended and is on record. In a store thread; writes only where something has changed.
+
+        What an endpoint says that is not used any more is no news of the one in its place.
+        """
+        name = endpoint.name
+        one, (used, made_of) = self._known.get(name), self._open.get(name, (None, None))
+        if one is not None and one.state == DISABLED and not outcome.delivered:
+            self._give_up_what_waits(one)  # it was under way when the others were given up
+        if one is None or made_of is None or used is not endpoint or made_of.url != one.url:
             return
         if outcome.delivered:
             # The copy may be older than the row, so what is remembered counts as well.
-            had_failed = self._failing_since.pop(endpoint, None) is not None
+            had_failed = self._failing_since.pop(name, None) is not None
             if (had_failed or one.failing_since is not None) and one.state == ACTIVE:
                 self._changed(one, lambda row: replace(row, failing_since=None) if row.state == ACTIVE else row)
             return
@@ -231,11 +243,11 @@ class Subscribers:
         if outcome.disables:
             self._give_up(one, at, f"the endpoint answered {outcome.status}", probe_at=None)
         elif one.failing_since is None:
-            if at - self._failing_since.setdefault(endpoint, attempt.at) >= FAILING_AFTER_S:
+            if at - self._failing_since.setdefault(name, attempt.at) >= FAILING_AFTER_S:
                 # From now on, not from what this controller remembers: another may have seen a success since.
                 self._changed(one, lambda row: replace(row, failing_since=row.failing_since or attempt.at))
         elif at - one.failing_since >= self._care.give_up_after_s:
-            if self._deliveries.delivered_since(endpoint, one.failing_since):
+            if self._deliveries.delivered_since(name, one.failing_since):
                 # Another controller had a success before it knew that there was a failure to end.
                 self._changed(one, lambda row: replace(row, failing_since=attempt.at))
                 return
@@ -260,6 +272,17 @@ class Subscribers:
         if row is not None and row.state == DISABLED:
             self._deliveries.give_up(one.endpoint, reason, at)
             log.error("subscription_disabled", subscription=one.id, reason=reason)
+
+    def _give_up_what_waits(self, one: Subscription) -> None:
+        """What was made before an endpoint was disabled; what was redelivered since waits until it is enabled."""
+        if one.disabled_at is not None:
+            self._deliveries.give_up(one.endpoint, one.reason or "", self._clock.now(), made_by=one.disabled_at)
+
+    def sweep(self) -> None:
+        """Give up what waits for disabled endpoints and was not when they were disabled. In a store thread."""
+        for one in list(self._known.values()):
+            if one.state == DISABLED:
+                self._give_up_what_waits(one)
 
     def _changed(self, one: Subscription, how: Callable[[Subscription], Subscription]) -> Subscription | None:
         """The row as it stands then; ours is the same from here on. In a store thread."""
@@ -292,13 +315,13 @@ class Subscribers:
         try:
             if await in_store(self._claimed, one):
                 await (self.verify if one.state == UNVERIFIED else self.test)(one, in_store)
-        except (StoreUnavailable, OperatorError) as error:
+            self._wake()
+        except (StoreUnavailable, OperatorError) as error:  # it is due still, and begun again at the next turn
             log.warning("subscription_not_checked", subscription=one.id, why=str(error))
         except Exception:
             log.exception("subscription_not_checked", subscription=one.id)
         finally:
             del self._checking[one.endpoint]
-            self._wake()
 
     def _claimed(self, one: Subscription) -> bool:
         """Whether the check is ours: then its next time is in the row. In a store thread."""
@@ -429,6 +452,11 @@ class Subscribers:
         body = event.as_json()
         headers = Signer(one.secrets, one.previous_until).headers(event.id, at, body)
         return await sink.ask(Message(event.id, headers, body.encode()))
+
+
+def _sent_alike(one: Subscription, other: Subscription) -> bool:
+    """Whether the same endpoint serves both."""
+    return (one.url, one.secrets, one.previous_until) == (other.url, other.secrets, other.previous_until)
 
 
 def _check_due_at(one: Subscription) -> float | None:

@@ -24,6 +24,7 @@ It decides nothing about retries, sends nothing, and knows no URL or secret.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -295,6 +296,7 @@ class _Candidate(NamedTuple):
     """A row as it was read, to be claimed only if it still is that."""
 
     id: int
+    endpoint: str
     state: str
     lease_owner: str | None
 
@@ -354,8 +356,10 @@ class Deliveries:
         limit: int,
         skip_endpoints: Collection[str] = (),
         room: Mapping[str, int] | None = None,
+        overtime: Mapping[str, float] | None = None,
     ) -> list[Delivery]:
-        """Take what is due, for `lease_s`. Committed when this returns.
+        """Take what is due, for `lease_s`, and at an endpoint that is in `overtime` for so much longer (seconds).
+        Committed when this returns.
 
         At most `limit` in all, at most `room[endpoint]` for an endpoint (none for one that `room` does not name), and
         fairly: every endpoint in turn gets one before any gets another. At most one of an endpoint and subject is in
@@ -368,7 +372,7 @@ class Deliveries:
         due = self._database.read(lambda connection: _due(connection, now, limit, skip_endpoints, room))
         if not due:
             return []
-        return self._database.write(lambda connection: _claim(connection, due, owner, now, lease_s))
+        return self._database.write(lambda connection: _claim(connection, due, owner, now, lease_s, overtime or {}))
 
     def take_back(self, now: float) -> int:
         """Make what is claimed due at once, whoever claimed it; how many. Only where nobody else can run: what a daemon
@@ -456,9 +460,16 @@ class Deliveries:
         rows = self._database.read(lambda connection: connection.execute(statement).all())
         return {row.endpoint: (row.disabled_at, row.reason) for row in rows}
 
-    def give_up(self, endpoint: str, reason: str, now: float) -> int:
-        """Give up what waits for an endpoint that was disabled; how many."""
-        this = deliveries.c.endpoint == endpoint
+    def give_up(self, endpoint: str, reason: str, now: float, *, made_by: float = math.inf) -> int:
+        """Give up what waits for an endpoint that was disabled, and was made by then; how many."""
+        this = and_(deliveries.c.endpoint == endpoint, deliveries.c.state == "pending")
+        if made_by < math.inf:
+            this = and_(this, deliveries.c.created_at <= made_by)
+        if (
+            self._database.read(lambda connection: connection.execute(select(_d.id).where(this).limit(1)).first())
+            is None
+        ):
+            return 0
         return self._database.write(lambda connection: _give_up(connection, this, "endpoint_disabled", reason, now))
 
     def abandon(self, endpoints: Collection[str], created_before: float, now: float) -> int:
@@ -562,6 +573,10 @@ class Deliveries:
         if until is not None:
             conditions.append(d.finished_at < until)
         wanted = None if delivery_ids is None else sorted(set(delivery_ids))
+        values = {
+            "state": "pending", "due_at": None, "lease_owner": None, "attempts": 0, "created_at": now,
+            "first_failed_at": None, "finished_at": None,
+        }  # fmt: skip
 
         def work(connection: Connection) -> Counter[str]:
             source = deliveries.outerjoin(events, events.c.id == d.event_id)
@@ -572,17 +587,15 @@ class Deliveries:
                 found += [(row.id, row.endpoint, row.subject) for row in rows]
             if endpoint is not None:
                 connection.execute(delete(disabled_endpoints).where(disabled_endpoints.c.endpoint == endpoint))
-            for ids in _chunks([delivery_id for delivery_id, _, _ in found]):
-                connection.execute(
-                    update(deliveries)
-                    .where(d.id.in_(ids))
-                    .values(
-                        state="pending", due_at=None, attempts=0, created_at=now, first_failed_at=None, finished_at=None
-                    )
-                )
+            again: Counter[str] = Counter()
+            for name in sorted({name for _, name, _ in found}):
+                for ids in _chunks([delivery_id for delivery_id, its, _ in found if its == name]):
+                    # Another redelivery may have taken them since they were read, and somebody may be sending them.
+                    still = update(deliveries).where(d.id.in_(ids), d.state.in_(FINISHED))
+                    again[name] += _rows(connection.execute(still.values(values)))
             for line in {(name, subject) for _, name, subject in found}:
                 _head_again(connection, *line, now)
-            return Counter(name for _, name, _ in found)
+            return +again
 
         return self._database.write(work)
 
@@ -782,24 +795,33 @@ def _due(
             # Two heads in one line: only the first this time.
             if line not in lines and (room is None or len(queue) < room[row.endpoint]):
                 lines.add(line)
-                queue.append(_Candidate(row.id, row.state, row.lease_owner))
+                queue.append(_Candidate(row.id, row.endpoint, row.state, row.lease_owner))
     longest = max(map(len, queues.values()), default=0)
     turns = (queue[turn] for turn in range(longest) for queue in queues.values() if turn < len(queue))
     return [row for _, row in zip(range(limit), turns, strict=False)]
 
 
 def _claim(
-    connection: Connection, candidates: Sequence[_Candidate], owner: str, now: float, lease_s: float
+    connection: Connection,
+    candidates: Sequence[_Candidate],
+    owner: str,
+    now: float,
+    lease_s: float,
+    overtime: Mapping[str, float],
 ) -> list[Delivery]:
     """Those of the candidates that still were as they were read; they are known by the owner, whom no one else uses."""
-    claim = {"b_now": now, "b_owner": owner, "b_until": now + lease_s}
-    for ids in _chunks([row.id for row in candidates if row.state == "pending"]):
-        connection.execute(_CLAIM_FREE, claim | {"b_ids": ids})
+    alike: dict[float, list[_Candidate]] = {}
     for row in candidates:
-        if row.state != "pending":
-            connection.execute(
-                _CLAIM_LEFT, claim | {"b_id": row.id, "b_state": row.state, "b_was": row.lease_owner or ""}
-            )
+        alike.setdefault(now + lease_s + overtime.get(row.endpoint, 0.0), []).append(row)
+    for until, rows in alike.items():
+        claim = {"b_now": now, "b_owner": owner, "b_until": until}
+        for ids in _chunks([row.id for row in rows if row.state == "pending"]):
+            connection.execute(_CLAIM_FREE, claim | {"b_ids": ids})
+        for row in rows:
+            if row.state != "pending":
+                connection.execute(
+                    _CLAIM_LEFT, claim | {"b_id": row.id, "b_state": row.state, "b_was": row.lease_owner or ""}
+                )
     mine: dict[int, Delivery] = {}
     for ids in _chunks([row.id for row in candidates]):
         mine |= {row.id: _delivery(row) for row in connection.execute(_MINE, {"b_ids": ids, "b_owner": owner})}

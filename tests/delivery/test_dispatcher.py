@@ -171,6 +171,113 @@ def test_a_retry_that_is_due_as_soon_as_its_failure_is_on_record_does_not_wait_f
     bench.settle({("ha", "delivered"): 1})
 
 
+def test_a_lease_that_runs_out_under_a_request_of_ours_goes_on(bench: Bench) -> None:
+    """The clock was set forward, say: what came of the request is recorded under the new claim, and nothing is sent
+    again."""
+    clock, go_on = ManualClock(NOW), threading.Event()
+
+    def wait(connection: Any, server: Receiver) -> None:
+        assert go_on.wait(10.0)
+        answer(200)(connection, server)
+
+    server = bench.receiver(wait)
+    dispatcher = bench.start([bench.endpoint(server.url, clock)], clock)
+    bench.database.emit(1)
+    dispatcher.wake()
+    server.wait_for_requests(1)
+    clock.advance(31.0)
+    dispatcher.wake()
+    eventually(lambda: bench.deliveries.list()[0].due_at == NOW + 61.0)
+    go_on.set()
+
+    bench.settle({("ha", "delivered"): 1})
+    assert ["event-1"] == server.ids
+
+
+@pytest.mark.parametrize("first", ["record", "look"])
+def test_a_database_that_is_away_for_longer_than_a_lease_costs_no_second_request(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """What ended meanwhile is recorded when the database is back, whether or not we have claimed it again by then."""
+    clock, claimed, refused = ManualClock(NOW), threading.Event(), threading.Semaphore(0)
+    finish_many, claim = bench.deliveries.finish_many, bench.deliveries.claim
+
+    def answer_without_database(connection: Any, server: Receiver) -> None:
+        bench.database.down = True
+        answer(200)(connection, server)
+
+    def finish(finishes: Sequence[Finish]) -> list[bool]:
+        if bench.database.down:
+            refused.release()
+        elif first == "look":
+            assert claimed.wait(10.0)
+        return finish_many(finishes)
+
+    def claim_and_tell(*args: Any, **more: Any) -> Sequence[Delivery]:
+        found = claim(*args, **more)
+        if found and clock.now() > NOW:
+            claimed.set()
+        return found
+
+    monkeypatch.setattr(bench.deliveries, "finish_many", finish)
+    monkeypatch.setattr(bench.deliveries, "claim", claim_and_tell)
+    server = bench.receiver(answer_without_database)
+    dispatcher = bench.start([bench.endpoint(server.url, clock)], clock, poll_s=0.05 if first == "look" else 30.0)
+    bench.database.emit(1)
+    dispatcher.wake()
+    server.wait_for_requests(1)
+    assert refused.acquire(timeout=10.0)
+    clock.advance(31.0)
+    assert refused.acquire(timeout=10.0) and refused.acquire(timeout=10.0)
+    bench.database.down = False
+
+    bench.settle({("ha", "delivered"): 1})
+    assert ["event-1"] == server.ids
+
+
+def test_a_lease_is_not_shorter_by_what_the_fan_out_took(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts from the claim on: a fan-out may wait long for another controller's."""
+    clock, fan_out = ManualClock(NOW), bench.deliveries.fan_out
+
+    def slow(*args: Any, **more: Any) -> int:
+        taken = fan_out(*args, **more)
+        clock.advance(25.0 if taken else 0.0)
+        return taken
+
+    monkeypatch.setattr(bench.deliveries, "fan_out", slow)
+    server = bench.receiver(silent)
+    dispatcher = bench.start([bench.endpoint(server.url, clock, total_s=60.0)], clock)
+    bench.database.emit(1)
+    dispatcher.wake()
+    server.wait_for_requests(1)
+
+    assert NOW + 55.0 == bench.deliveries.list()[0].due_at
+
+
+def test_what_was_under_way_when_an_endpoint_wanted_no_more_is_not_tried_again(bench: Bench) -> None:
+    """A 410 gives up what waits; a request that fails after it is given up too."""
+    gone = threading.Event()
+
+    def behave(connection: Any, server: Receiver) -> None:
+        if server.received[-1].headers["webhook-id"] == "event-1":
+            server.wait_for_requests(2)
+            answer(410)(connection, server)
+        else:
+            assert gone.wait(10.0)
+            answer(500)(connection, server)
+
+    server = bench.receiver(behave)
+    dispatcher = bench.start([bench.endpoint(server.url, SystemClock())], SystemClock(), jitter=lambda: 0.0)
+    for sequence in (1, 2):
+        bench.database.emit(sequence, subject=f"cmp-{sequence}")
+    dispatcher.wake()
+    eventually(lambda: list(bench.deliveries.disabled()) == ["ha"])
+    gone.set()
+
+    bench.settle({("ha", "dead"): 2})
+    assert ["event-1", "event-2"] == sorted(server.ids)
+
+
 def test_without_a_wake_up_the_poll_finds_it(bench: Bench) -> None:
     """An event committed by another controller goes out at the next look."""
     server = bench.receiver(answer(200))

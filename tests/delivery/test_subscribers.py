@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -25,9 +26,9 @@ from maintd.delivery.signing import Signer
 from maintd.delivery.sinks import Endpoint
 from maintd.delivery.sinks.names import LOT_THREADS
 from maintd.delivery.sinks.webhook import WebhookSink
-from maintd.delivery.subscribers import VERIFY_AGAIN_S, Care, Disabled
+from maintd.delivery.subscribers import VERIFY_AGAIN_S, Care, Disabled, Subscribers
 from maintd.delivery.subscription_events import TEST, VERIFY, allows, echoes
-from maintd.errors import OperatorError
+from maintd.errors import OperatorError, StoreUnavailable
 from maintd.store.deliveries import Delivery
 from maintd.store.subscriptions import ACTIVE, DISABLED, PAUSED, UNVERIFIED, Subscription, Subscriptions
 from maintd.store.vault import Vault, new_key
@@ -38,6 +39,7 @@ from tests.delivery.test_dispatcher import Counted
 NOW = 1_800_000_000.0
 DAY = 86400.0
 SECRET = "whsec_" + base64.b64encode(b"n" * 32).decode()
+OTHER = "whsec_" + base64.b64encode(b"o" * 32).decode()
 MOVING = "maintd.server.moving.v1"
 
 
@@ -248,6 +250,156 @@ def test_a_request_under_way_survives_a_change(bench: Bench) -> None:
 
     bench.settle(one, "delivered")
     assert ["event-1"] == server.ids
+
+
+@pytest.mark.parametrize("what", ["secret", "url"])
+def test_a_change_is_followed_although_a_check_saw_it_first(bench: Bench, what: str) -> None:
+    """A test by hand reads the row anew; what events are sent with is the row's all the same, and not what it was."""
+    old, new = bench.receiver(answer(200)), bench.receiver(answer(200))
+    dispatcher = bench.start()
+    one = bench.subscribe(old.url)
+    bench.emit(1)
+    bench.settle(one, "delivered")
+    changed = {"secrets": (OTHER, SECRET), "previous_until": NOW + DAY} if what == "secret" else {"url": new.url}
+    assert bench.rows.change(one.id, lambda row: replace(row, **changed)) is not None  # nobody wakes the dispatcher
+    assert "delivered" == dispatcher.test_now(one.id).outcome
+    bench.emit(2)
+    bench.settle(one, "delivered", "delivered")
+
+    got = (new if what == "url" else old).received[-1]
+    assert "event-2" == got.headers["webhook-id"]
+    assert signed(got, *([OTHER, SECRET] if what == "secret" else [SECRET]))
+
+
+def test_what_an_old_url_answers_late_is_not_held_against_the_new_one(bench: Bench) -> None:
+    """A request to the old one ends with 410 after the new one was verified: the subscription stays active."""
+    go_on = threading.Event()
+
+    def wait(connection: socket.socket, server: Receiver) -> None:
+        assert go_on.wait(10)
+        answer(410)(connection, server)
+
+    old, new = bench.receiver(wait), bench.receiver(allowing("*"))
+    bench.start()
+    one = bench.subscribe(old.url)
+    bench.emit(1)
+    old.wait_for_requests(1)
+    bench.change(one, url=new.url, state=UNVERIFIED, verify_due_at=NOW)
+    bench.until(one, lambda row: row.state == ACTIVE)
+    go_on.set()
+
+    eventually(lambda: ("subscription", "dead") in bench.meters.attempts)
+    assert ACTIVE == bench.row(one).state
+    bench.emit(2)
+    bench.settle(one, "dead", "delivered")
+
+
+def test_what_was_under_way_when_one_was_disabled_is_given_up_with_the_rest(bench: Bench) -> None:
+    """A request that fails after the 410 leaves nothing that waits until somebody enables the subscription."""
+    gone = threading.Event()
+
+    def behave(connection: socket.socket, server: Receiver) -> None:
+        if server.received[-1].headers["webhook-id"] == "event-1":
+            server.wait_for_requests(2)
+            answer(410)(connection, server)
+        else:
+            assert gone.wait(10)
+            answer(500)(connection, server)
+
+    server = bench.receiver(behave)
+    bench.start()
+    one = bench.subscribe(server.url)
+    bench.database.emit(1, subject="cmp-1")
+    bench.emit(2, subject="cmp-2")
+    bench.until(one, lambda row: row.state == DISABLED)
+    gone.set()
+
+    bench.settle(one, "dead", "dead")
+
+
+def test_what_was_left_waiting_when_one_was_disabled_is_given_up_in_an_hour(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store went between the row's change and the end of what waits; what is redelivered since waits on purpose."""
+    give_up, lost = bench.deliveries.give_up, [True]
+
+    def lose_once(*args: Any, **more: Any) -> int:
+        if lost:
+            lost.pop()
+            raise StoreUnavailable("just now")
+        return give_up(*args, **more)
+
+    monkeypatch.setattr(bench.deliveries, "give_up", lose_once)
+    monkeypatch.setattr(dispatching, "HOUSEKEEPING_S", 0.0)
+    monkeypatch.setattr(dispatching, "ABANDON_EVERY_S", 0.0)
+    server = bench.receiver(answer(500))
+    bench.start()
+    one = bench.subscribe(server.url)
+    bench.emit(1)
+    eventually(lambda: bench.meters.attempts == [("subscription", "retry")])
+    server.behave = answer(410)
+    bench.emit(2, subject="cmp-2")
+    bench.until(one, lambda row: row.state == DISABLED)
+    eventually(lambda: not lost)
+    bench.wake()
+
+    bench.settle(one, "dead", "dead")
+    bench.clock.advance(1.0)
+    bench.deliveries.redeliver(endpoint=one.endpoint, now=bench.clock.now())
+    bench.wake()
+    bench.emit(3, subject="cmp-3")
+    bench.settle(one, "pending", "pending", "dead")
+
+
+def test_changes_that_come_faster_than_they_are_read_hold_up_nothing_that_is_due(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who changes a subscription in a loop does not keep the operators' webhooks from being called."""
+    server = bench.receiver(answer(200))
+    hook = Endpoint("hook", ("*",), Signer([SECRET]), WebhookSink(server.url, bench.clock, (SECRET,)))
+    bench.start(endpoints=(hook,))
+    one = bench.subscribe(refusing_url(), state=PAUSED)
+    eventually(lambda: bench.meters.subscribed.get(PAUSED) == 1)
+    read, numbers = bench.rows.all, iter(range(1_000_000))
+
+    def read_and_change(*args: Any) -> Any:
+        rows = read(*args)
+        bench.rows.change(one.id, lambda row: replace(row, name=f"n{next(numbers)}"))
+        return rows
+
+    monkeypatch.setattr(bench.rows, "all", read_and_change)
+    bench.database.emit(1)
+    bench.deliveries.fan_out(lambda event: ["hook"], NOW)
+    bench.change(one, name="changed")
+    bench.emit(2, subject="cmp-2")
+
+    server.wait_for_requests(1)
+    assert ["event-1"] == server.ids
+
+
+def test_a_check_that_cannot_be_claimed_makes_no_turn_of_its_own(bench: Bench) -> None:
+    """While rows can be read and not written, what is due waits for the next turn: else turn would follow on turn."""
+    woken = list[bool]()
+    subscribers = Subscribers(
+        bench.rows, bench.deliveries, bench.clock, Care(), connections=1, wake=lambda: woken.append(True)
+    )
+    bench.subscribe("http://127.0.0.1:9/", UNVERIFIED)
+
+    async def full(function: Callable[..., Any], *arguments: object) -> Any:
+        raise StoreUnavailable("the disk is full")
+
+    async def run() -> float | None:
+        rows = subscribers.read(0.0)
+        assert rows is not None
+        await subscribers.take(rows)
+        subscribers.begin_checks(full)
+        await asyncio.gather(*subscribers._checking.values())
+        due_at = subscribers.next_check_at()
+        await subscribers.close()
+        return due_at
+
+    assert NOW == asyncio.run(run())
+    assert not woken
 
 
 def test_each_hears_what_is_its_own(bench: Bench) -> None:

@@ -440,6 +440,46 @@ def test_no_event_is_taken_by_routes_of_before_it(database: Database, deliveries
     assert (1, ["event-1"]) == (taken, ids(deliveries.list()))
 
 
+def test_those_that_take_longer_are_claimed_for_longer_in_their_turn(
+    database: Database, deliveries: Deliveries
+) -> None:
+    """One claim is for endpoints with different leases: nobody waits because of the length of a lease."""
+    for sequence in (1, 2, 3):
+        database.emit(sequence, subject=f"cmp-{sequence}")
+    deliveries.fan_out(to("a", "exec"), NOW)
+    found = claim(deliveries, limit=3, overtime={"exec": 35.0})
+
+    assert [("a", NOW + 30.0), ("exec", NOW + 65.0), ("a", NOW + 30.0)] == [(d.endpoint, d.due_at) for d in found]
+
+
+def test_a_redelivery_of_what_is_being_sent_leaves_it_alone(
+    database: Database, deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two redeliveries of the same overlap, and what the first has made due is claimed before the second gets there."""
+    if database.dialect == "sqlite":
+        pytest.skip("one writer at a time: two redeliveries do not overlap")
+    database.emit(1)
+    database.emit(2)
+    deliveries.fan_out(to("a"), NOW)
+    for owner in ("1", "2"):
+        (one,) = claim(deliveries, owner)
+        deliveries.finish(one.id, owner, TAKEN, state="delivered")
+    chunks, found = in_store._chunks, list[Delivery]()
+
+    def after_another(values: Any) -> Any:
+        monkeypatch.setattr(in_store, "_chunks", chunks)
+        deliveries.redeliver(endpoint="a", now=NOW + 1)
+        found.extend(claim(deliveries, "3", NOW + 1))
+        return chunks(values)
+
+    monkeypatch.setattr(in_store, "_chunks", after_another)
+    assert Counter(a=1) == deliveries.redeliver([1], now=NOW + 1) + Counter(a=1)
+
+    assert ["event-1"] == ids(found)
+    assert deliveries.finish(found[0].id, "3", TAKEN, state="delivered")
+    assert ["event-2"] == ids(claim(deliveries, "4", NOW + 2))
+
+
 def test_routes_are_told_whose_an_event_is(database: Database, deliveries: Deliveries) -> None:
     """A route sees type, subject and project, and reads the data of an event if it wants to."""
     database.emit(1, subject="cmp-1")

@@ -52,6 +52,20 @@ def test_one_comes_back_as_it_was_kept(store: Store) -> None:
     assert "whsec" not in repr(added) and "r.example" not in repr(added)
 
 
+def test_what_is_known_is_not_read_again(store: Store) -> None:
+    """Whoever has copies is given those that still hold, and reads only what has changed, is new or is gone."""
+    for name in "abc":
+        store.subscriptions.add(one(name))
+    copies = {row.id: row for row in store.subscriptions.all()}
+    store.subscriptions.change("b", lambda row: replace(row, name="other"))
+    store.subscriptions.add(one("d"))
+    store.subscriptions.remove("c")
+
+    found = store.subscriptions.all(copies.get)
+    assert list(store.subscriptions.all()) == list(found)
+    assert [True, False, False] == [row is copies.get(row.id) for row in found]
+
+
 def test_no_secret_is_in_the_database(store: Store) -> None:
     """What is written is encrypted, the new secret and the old one."""
     store.subscriptions.add(one("a"))
