@@ -55,8 +55,8 @@ def fold_migration_row(d: Draft, o: MigrationSeen) -> None:
         if phase is None or phase.final:
             _lay_ghost(d, o, phase)
             _remember_revert(d, o)
-            _remember_arrival(d, o)
             if phase is not None:
+                _remember_arrival(d, o, phase)
                 _remember_stranger(d, o, phase)
             return
         server = d.server(o.server_id)
@@ -135,15 +135,22 @@ def _remember_revert(d: Draft, o: MigrationSeen) -> None:
     d.put(over)
 
 
-def _remember_arrival(d: Draft, o: MigrationSeen) -> None:
-    """A live migration that nobody had told of is completed since its server was last seen: that is where it is now."""
+def _remember_arrival(d: Draft, o: MigrationSeen, phase: Phase) -> None:
+    """A move that nobody had told of has come to its end since its server was last seen: that is where it is now.
+
+    Seen there as of the row's end, and not of now: there may be a younger row that has not been read yet.
+    """
     server = d.server(o.server_id)
-    if o.status != "completed" or o.kind is not Kind.LIVE or o.destination is None or o.updated_at is None:
+    if phase is not Phase.COMPLETED or o.destination is None or o.updated_at is None:
         return
-    if server is None or server.deleted_at is not None or server.host != o.source or server.seen_at >= o.updated_at:
+    if server is None or server.deleted_at is not None or server.seen_at >= o.updated_at:
         return
-    d.put(replace(server, host=o.destination, task_state=None, seen_at=d.now))
-    moved(d, o.source, o.destination)
+    # A source that is back completes its evacuations, long after: their servers may have gone on from there.
+    late = o.kind is Kind.EVACUATION and o.status == "completed"
+    if server.host == o.destination or (late and server.host != o.source):
+        return
+    moved(d, server.host, o.destination)
+    d.put(replace(server, host=o.destination, task_state=None, seen_at=min(d.now, o.updated_at + ROW_S)))
 
 
 def _remember_stranger(d: Draft, o: MigrationSeen, phase: Phase) -> None:
