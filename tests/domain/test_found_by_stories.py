@@ -988,3 +988,49 @@ def test_a_resize_on_its_own_host_takes_no_server_away_from_a_dead_one() -> None
     story.see(there(story, host="cmp-03", vm_state="deleted", deleted=True, updated_at=story.now - 10))
 
     assert (SERVER, "evacuated") in residue(story)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(Kind.LIVE, "completed"), (Kind.EVACUATION, "done"), (Kind.COLD, "confirmed")]
+)
+@pytest.mark.parametrize("known_on", ["cmp-02", "cmp-03"])
+def test_a_move_of_which_only_the_ended_row_was_seen_leads_where_its_server_may_have_left_something(
+    kind: Kind, status: str, known_on: str
+) -> None:
+    """The server came unheard, from where it was known to be or from yet another host; then its host died, and it was
+    deleted there. Its rows go with it, so the one that was seen is all that tells of it."""
+    story = Story().closed()
+    story.see(there(story, host=known_on))
+    story.now += 100
+    story.see(down(story))
+    story.see(row(story, status, kind, source="cmp-02", destination=H, updated_at=story.now - 30))
+    assert not proven(story)
+
+    story.see(there(story, host=None, vm_state=None, updated_at=None, deleted=True))
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+    assert not proven(story)
+
+
+def test_of_two_rows_the_younger_one_says_where_a_server_is_whichever_is_read_first() -> None:
+    """Rows are read by host, so an older one may come after a younger one, or before it."""
+    for order in (1, -1):
+        story = Story().closed()
+        story.see(there(story, host="cmp-02"))
+        story.now += 100
+        on = row(story, "completed", source="cmp-02", destination="cmp-03", updated_at=story.now - 50)
+        here = row(story, "completed", source="cmp-03", destination=H, updated_at=story.now - 20)
+        here = replace(here, migration_id=18, migration_uuid="uuid-18")
+        story.see(*(on, here)[::order])
+
+        assert story.fleet.server(SERVER).host == H  # type: ignore[union-attr]
+
+
+def test_an_evacuation_that_its_source_completes_long_after_does_not_take_its_server_back() -> None:
+    """The row is touched when the source begins again; its server has gone on from there meanwhile."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-03"))
+    story.now += 100
+    story.see(row(story, "completed", Kind.EVACUATION, source="cmp-02", destination=H, updated_at=story.now - 5))
+
+    assert story.fleet.server(SERVER).host == "cmp-03"  # type: ignore[union-attr]
+    assert proven(story)
