@@ -176,8 +176,9 @@ def _lay_ghost(d: Draft, o: MigrationSeen, phase: Phase | None) -> None:
     before, and a server has one move at a time. Nor is there a move that a compute has told of long ago and that still
     has no row: lists show the newest row first, and it would have had its name by now.
     """
-    ghost = d.open_migration_of(o.server_id)
-    if ghost is None or ghost.migration_uuid is not None or phase is None or not phase.final:
+    nameless = (m for m in reversed(d.migrations_of(o.server_id)) if m.open and m.migration_uuid is None)
+    ghost = next(nameless, None)  # beside one that has a name, perhaps, and is the one move that there is
+    if ghost is None or phase is None or not phase.final:
         return
     # The row of an evacuation says where its server was when it was asked for: another one may have come before it.
     arrives_there = o.kind is Kind.EVACUATION and o.destination is not None and ghost.destination == o.destination

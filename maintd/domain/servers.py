@@ -111,7 +111,7 @@ def _fold_server_row(d: Draft, o: ServerSeen) -> None:
         task_state=o.task_state,
         updated_at=version if version is not None else (known.updated_at if known else None),
         versioned_at=o.emitted_at if o.asked_at is None else (known.versioned_at if known else 0.0),
-        seen_at=o.seen_at,
+        seen_at=_as_of(o, known),
         fault=fault,
         since=since,
         failed_at=failed_at,
@@ -133,6 +133,13 @@ def _fold_server_row(d: Draft, o: ServerSeen) -> None:
         d.touch(new.host)
     if (known.landing if known else None) != new.landing:
         d.touch(known.landing if known else None, new.landing)
+
+
+def _as_of(o: ServerSeen, known: Server | None) -> float:
+    """When the server was as it was seen: of what came late, not long after it was said."""
+    if o.asked_at is not None:
+        return o.seen_at
+    return max(min(o.seen_at, o.emitted_at + CLOCK_MARGIN_S), known.seen_at if known else 0.0)
 
 
 def _named_alike(known: Server | None, names: tuple[str, ...] | None) -> tuple[str, ...]:

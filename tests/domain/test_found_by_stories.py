@@ -1034,3 +1034,35 @@ def test_an_evacuation_that_its_source_completes_long_after_does_not_take_its_se
 
     assert story.fleet.server(SERVER).host == "cmp-03"  # type: ignore[union-attr]
     assert proven(story)
+
+
+def test_what_came_late_does_not_show_that_a_server_outlived_its_hosts_death() -> None:
+    """An update that was said while the host was down arrives when it is up again; the server was deleted in between,
+    and is only found missing."""
+    story = Story().closed()
+    story.see(there(story), down(story))
+    said_at = story.now + 10
+    story.now += 60
+    story.see(story.service())
+    story.see(update(story, host=H, emitted_at=said_at, updated_at=said_at - 1))
+    story.now += 20
+    story.see(there(story, host=None, vm_state=None, updated_at=None, deleted=True))
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+def test_a_move_made_of_late_messages_ends_beside_one_that_has_a_row() -> None:
+    """The server's real move is the second one, still open; the first is over, and its row says so."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"))
+    ghost = there(
+        story, host="cmp-02", reporter="cmp-02", step=Step.RESIZE_FINISH_START, source=H, destination="cmp-02"
+    )
+    story.see(replace(ghost, asked_at=None, trusted=False, because=Because("notification", "x", "m9", "req-9")))
+    story.see(row(story, "reverting", Kind.RESIZE, source="cmp-02", destination="cmp-03"))
+    assert len(story.fleet.open_migrations()) == 2
+    story.now += 60
+    over = row(story, "confirmed", Kind.COLD, created_at=story.now - 90, updated_at=story.now - 70)
+    story.see(replace(over, migration_id=16, migration_uuid="uuid-16"))
+
+    assert [m.migration_uuid for m in story.fleet.open_migrations()] == ["uuid-17"]
