@@ -1055,12 +1055,10 @@ def test_a_move_made_of_late_messages_ends_beside_one_that_has_a_row() -> None:
     """The server's real move is the second one, still open; the first is over, and its row says so."""
     story = Story().closed()
     story.see(there(story, host="cmp-02"))
-    ghost = there(
-        story, host="cmp-02", reporter="cmp-02", step=Step.RESIZE_FINISH_START, source=H, destination="cmp-02"
-    )
-    story.see(replace(ghost, asked_at=None, trusted=False, because=Because("notification", "x", "m9", "req-9")))
-    story.see(row(story, "reverting", Kind.RESIZE, source="cmp-02", destination="cmp-03"))
-    assert len(story.fleet.open_migrations()) == 2
+    ghost = Migration("1", SERVER, Kind.COLD, Phase.AWAITING_CONFIRMATION, H, "cmp-02", emitted_at=story.now)
+    story.fleet.put(replace(ghost, begun_at=story.now, moved_at=story.now))
+    real = Migration("2", SERVER, Kind.RESIZE, Phase.REVERTING, "cmp-02", "cmp-03", begun_at=story.now)
+    story.fleet.put(replace(real, migration_uuid="uuid-17"))
     story.now += 60
     over = row(story, "confirmed", Kind.COLD, created_at=story.now - 90, updated_at=story.now - 70)
     story.see(replace(over, migration_id=16, migration_uuid="uuid-16"))
