@@ -26,6 +26,7 @@ from maintd.domain.moves import end, fold_step, goes_back, infer_from_row, infer
 from maintd.domain.observations import (
     ServerSeen,
     ServersListed,
+    Step,
 )
 from maintd.domain.residue import (
     UNSEEN_S,
@@ -63,6 +64,8 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
     remember_evacuation(d, o)
     if o.reporter is not None and o.trusted and (o.reporter == o.host if o.deleted else o.host is None):
         vouch(d, o.reporter, o.server_id)
+    if o.step is Step.CONFIRM_END and o.reporter is not None and o.reporter == o.source:
+        vouch(d, o.reporter, o.server_id)  # Nova has a move confirmed before it deletes (facts 2.4): this came late
     if o.local_delete and not o.deleted and o.host:
         leave_residue(d, o.host, o.server_id, "deleted_while_down")  # its end may go unheard
     goes_back(d, o)
@@ -207,8 +210,10 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
             if source is not None and m.kind is Kind.EVACUATION:
                 leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
             elif source is not None and source.name != host:
-                if m.phase is Phase.REVERTING or _was_down(source, o, known):
-                    leave_residue(d, source.name, o.server_id, "deleted_while_down")  # nobody there to confirm it
+                unconfirmed = m.phase is Phase.AWAITING_CONFIRMATION and m.verdict is None
+                if m.phase is Phase.REVERTING or unconfirmed or _was_down(source, o, known):
+                    # Nobody has confirmed it, that we know of; it may have been reverted and not be back yet.
+                    leave_residue(d, source.name, o.server_id, "deleted_while_down")
                 else:
                     # It may turn out to be dead: then nobody has confirmed it, or taken the server back. When a server
                     # is deleted Nova has it confirmed first (facts 2.4), which the source tells.

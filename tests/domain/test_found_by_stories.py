@@ -308,7 +308,6 @@ def test_a_revert_that_is_heard_of_after_the_delete_leaves_residue_too() -> None
     story.see(row(story, "finished", Kind.COLD), there(story, host="cmp-02", vm_state="resized"))
     story.now += 30
     story.see(update(story, host="cmp-02", vm_state="deleted", deleted=True, reporter="cmp-02", emitted_at=story.now))
-    assert residue(story) == []
     story.now += 5
     late: dict[str, object] = {"host": "cmp-02", "vm_state": "resized", "task_state": "resize_reverting"}
     story.see(update(story, **late, trusted=False, reporter="cmp-02", emitted_at=story.now - 10))
@@ -435,20 +434,26 @@ def test_an_unconfirmed_move_whose_server_is_found_gone_left_something_on_a_sour
     assert not proven(story)
 
 
-def test_an_unconfirmed_move_whose_server_is_found_gone_left_nothing_on_a_source_that_is_up() -> None:
+@pytest.mark.parametrize("told", ["before", "after", "never"])
+def test_an_unconfirmed_move_whose_server_is_gone_left_something_unless_its_source_has_confirmed_it(told: str) -> None:
+    """Nova has it confirmed before it deletes the server, and the source says so. Else it may have been reverted
+    unheard, and deleted before the source had taken it back."""
     story = Story().closed()
     story.see(there(story), row(story, "finished", Kind.RESIZE))
     story.see(there(story, host="cmp-02", vm_state="resized"))
     story.now += 20
-    story.see(there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5))
-    story.now += 1
-    story.see(story.service())
-    assert not proven(story)  # Nova calls a compute up for another minute after its death
-    story.now += 60
-    story.see(story.service())
+    confirmed = ServerSeen(
+        story.now, Because("notification", "instance.resize_confirm.end", "m-1", "req-1"), SERVER, host="cmp-02",
+        step=Step.CONFIRM_END, source=H, destination="cmp-02", reporter=H, emitted_at=story.now,
+    )  # fmt: skip
+    gone = there(story, host="cmp-02", vm_state="deleted", deleted=True, updated_at=story.now - 5)
+    story.see(*{"before": (confirmed, gone), "after": (gone, confirmed), "never": (gone,)}[told])
+    for _ in range(2):
+        story.now += 61
+        story.see(story.service())
 
-    assert residue(story) == []
-    assert proven(story)
+    assert residue(story) == ([(SERVER, "deleted_while_down")] if told == "never" else [])
+    assert proven(story) == (told != "never")
 
 
 def test_a_row_that_is_told_late_does_not_bring_a_server_to_where_it_has_left_again() -> None:
