@@ -64,12 +64,11 @@ def fold_server(d: Draft, o: ServerSeen) -> None:
     remember_evacuation(d, o)
     if o.reporter is not None and o.trusted and (o.reporter == o.host if o.deleted else o.host is None):
         vouch(d, o.reporter, o.server_id)
-    if o.step is Step.CONFIRM_END and o.reporter is not None and o.reporter == o.source:
-        vouch(d, o.reporter, o.server_id)  # Nova has a move confirmed before it deletes (facts 2.4): this came late
     if o.local_delete and not o.deleted and o.host:
         leave_residue(d, o.host, o.server_id, "deleted_while_down")  # its end may go unheard
     goes_back(d, o)
     if known is not None and known.deleted_at is not None:
+        _confirmed_after_all(d, o, known)
         if o.deleted and o.local_delete and o.host:
             leave_residue(d, o.host, o.server_id, "deleted_while_down")  # an update had said "deleted" before
         elif o.deleted and o.host and known.vm_state != "deleted":
@@ -227,6 +226,17 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
         moved(d, known.host, None)  # it had gone elsewhere before, unheard
     if host is not None:
         _gone_from(d, host, o, known)
+
+
+def _confirmed_after_all(d: Draft, o: ServerSeen, known: Server) -> None:
+    """Nova has a move confirmed before it deletes a server (facts 2.4), which the source tells; here that came late. Of
+    an earlier move it would say nothing: the server may have been back since."""
+    moves = d.migrations_of(o.server_id)
+    if o.step is not Step.CONFIRM_END or o.reporter is None or o.reporter == o.host or not moves:
+        return
+    last = moves[-1]
+    if last.ended_at == known.deleted_at and (last.source, last.destination) == (o.reporter, o.host):
+        vouch(d, o.reporter, o.server_id)
 
 
 def _left_where_it_was_reverted_to(d: Draft, server_id: str, host: str | None, moves: Sequence[Migration]) -> None:

@@ -1069,3 +1069,22 @@ def test_a_move_made_of_late_messages_ends_beside_one_that_has_a_row() -> None:
     story.see(replace(over, migration_id=16, migration_uuid="uuid-16"))
 
     assert [m.migration_uuid for m in story.fleet.open_migrations()] == ["uuid-17"]
+
+
+@pytest.mark.parametrize("destination", [H, "cmp-03"])
+def test_a_confirmation_that_comes_late_clears_no_host_but_the_one_that_was_left(destination: str) -> None:
+    """A resize on its own host left nothing behind, and after an earlier move the server had come back: what a delete
+    on the dead host left is left all the same."""
+    story = Story().closed()
+    story.see(there(story), row(story, "finished", Kind.RESIZE, destination=H), down(story))
+    story.now += 20
+    story.see(update(story, vm_state="deleted", deleted=True, local_delete=True))
+    story.see(
+        ServerSeen(
+            story.now, Because("notification", "instance.resize_confirm.end", "m-1", "req-1"), SERVER,
+            host=destination, step=Step.CONFIRM_END, source=H, destination=destination, reporter=H,
+            emitted_at=story.now - 15,
+        )
+    )  # fmt: skip
+
+    assert residue(story) == [(SERVER, "deleted_while_down")]
