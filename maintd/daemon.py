@@ -86,6 +86,10 @@ FIRST_READING_S = 60.0
 WAIT_FOR_BUSES_S = 15.0
 """How long the first reading of the cloud waits for buses that are not heard, once one is."""
 PURGE_S = 86400.0
+PURGE_TURN_S = 1.0
+PURGE_AGAIN_S = 2.0
+CLOCK_STEP_S = 5.0
+"""A clock that was set by more than this begins everything anew: jobs, timers and the pause between passes go by it."""
 TELL_DISABLED_S = 86400.0
 """How long after an endpoint was given up it is still told; then the log may have forgotten that it was."""
 SKEW_S = 60.0
@@ -362,6 +366,11 @@ class Leading:
             self._pending.append(BusSeen(now, because, bus, "blind", intake.blind_from if intake else None))
         elif state in ("connecting", "failed") and before is not None and before[0] in ("connected", "paused", "blind"):
             self._pending.append(BusSeen(now, because, bus, "lost"))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another controller holds the lease: that was said by the store, or is seen at the broker."""
+        return self.lost.is_set() or any(intake.given_up for intake in self.intakes)
 
     @property
     def connected(self) -> bool:
@@ -668,10 +677,15 @@ class Daemon:
     def _schedule(self) -> None:
         next_gauges = 0.0
         next_purge = self.clock.monotonic() + 60.0
+        set_to = self.clock.now() - self.clock.monotonic()
         while not self._stopping.is_set():
             now = self.clock.monotonic()
+            step_s, set_to = self.clock.now() - now - set_to, self.clock.now() - now
             try:
-                if self.leading is not None and self.leading.lost.is_set():
+                if abs(step_s) > CLOCK_STEP_S and self.leading is not None:
+                    log.error("clock_was_set", by_s=round(step_s, 1), detail="everything is read and proven anew.")
+                    self._stand_down("the machine's clock was set")
+                if self.leading is not None and self.leading.is_lost:
                     self._stand_down("the fleet lease was lost")
                 if self.leading is None:
                     self._try_to_lead()
@@ -686,8 +700,7 @@ class Daemon:
                         self.leading.tell_disabled(self.dispatcher.disabled())
                     next_gauges = now + GAUGES_S
                 if now >= next_purge and self.leading is not None:
-                    self._purge()
-                    next_purge = now + PURGE_S
+                    next_purge = now + (PURGE_S if self._purge() else PURGE_AGAIN_S)
                 if self._store_down:
                     self._store_down = False
                     log.info("store_back", database=self.store.label)
@@ -752,8 +765,9 @@ class Daemon:
         if leading is not None:
             leading.stop(4.0)
 
-    def _purge(self) -> None:
-        ages = self.config.database
+    def _purge(self) -> bool:
+        """Whether all is gone that is too old. Some at a time: the lease is renewed by this thread, too."""
+        ages, until = self.config.database, self.clock.monotonic() + PURGE_TURN_S
         gone = self.store.purge(
             self.clock.now(),
             events_s=ages.events_age_s,
@@ -761,8 +775,10 @@ class Daemon:
             message_ids_s=ages.message_ids_age_s,
             quarantine_s=ages.quarantine_age_s,
             quarantine_bytes=ages.quarantine_bytes,
+            enough=lambda: self.clock.monotonic() >= until,
         )
         log.debug("purged", **gone)
+        return self.clock.monotonic() < until
 
     def _tick_watchdog(self) -> None:
         now = self.clock.monotonic()

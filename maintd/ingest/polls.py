@@ -31,6 +31,7 @@ from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from maintd.clock import Clock
+from maintd.domain.copying import replace
 from maintd.domain.fleet import Fleet
 from maintd.domain.model import Because, Kind, Migration, Phase
 from maintd.domain.observations import (
@@ -40,6 +41,7 @@ from maintd.domain.observations import (
     PassBegun,
     PassRead,
     Read,
+    ServerSeen,
     ServersListed,
     ServiceSeen,
 )
@@ -56,6 +58,9 @@ MARGIN_S = 120.0
 
 ENDING_BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+ASKED_ALONE = 50
+"""So many servers that are missing from the list of all are asked for one by one."""
+
 NEVER = float("-inf")
 ABANDONED_S = 5.0
 """After how long a pass whose end could not be kept is begun anew."""
@@ -260,6 +265,7 @@ class Polls:
         self._read_all_at: float | None = None  # when the last reading of the whole cloud, or what changed in it, began
         self._read_before: float | None = None  # and the one before it
         self._baselined = False
+        self._cells_back = 0
         self._silent: frozenset[str] = frozenset()  # hosts whose cell did not answer last
         self._listed_at: dict[str, float] = {}
         self._shared_at: float | None = None
@@ -446,6 +452,7 @@ class Polls:
         if self._silent - silent:
             # A cell is back. What happened in it meanwhile is in no list that was read, so read all of them anew.
             self._baselined = False
+            self._cells_back += 1
             self.wake()
         self._silent = silent
 
@@ -546,8 +553,8 @@ class Polls:
         if listed is None:
             raise NovaError(f"The list of servers on {host} is not complete, so nothing follows from it.")
         missing = sorted(self._door.read(lambda fleet: set(fleet.servers_on(host))) - listed)
-        for server_id in missing[:20]:
-            self._admit([self._api.server(server_id)], deadline)
+        there = {o.server_id for o in self._ask_after(missing[:20], deadline) if o.host == host}
+        seen = [replace(o, server_ids=o.server_ids | there) if isinstance(o, ServersListed) else o for o in seen]
         if len(missing) > 20:
             seen = [o for o in seen if not isinstance(o, ServersListed)]
         self._door.admit_chunks(seen)
@@ -657,10 +664,10 @@ class Polls:
     def _baseline(self, deadline: _Deadline, since: float | None) -> None:
         asked_at = self._clock.now()
         self._services(deadline)
-        silent = self._silent
+        silent, cells_back = self._silent, self._cells_back
         if since is None:
             self._admit(self._api.hypervisors(), deadline)
-        whole: list[Observation] = []
+        whole: list[ServersListed] = []
         changed = since - MARGIN_S if since is not None else None
         for _, observations in self._read(self._api.servers(changes_since=changed), deadline):
             whole += [o for o in observations if isinstance(o, ServersListed)]
@@ -670,7 +677,7 @@ class Polls:
                 raise NovaError("The list of all servers is not complete, so nothing follows from it.")
             self._services(deadline)
             if not silent and not self._silent:  # else a silent cell's servers are missing from the list
-                self._door.admit(whole)
+                self._door.admit(self._believed(whole, deadline))
             gap = self._door.read(_gap)
             if gap is not None:  # what was deleted meanwhile is in no list of what there is
                 self._admit(self._api.servers(changes_since=gap - MARGIN_S), deadline)
@@ -678,11 +685,52 @@ class Polls:
             self._admit(self._api.migrations_changed(since - MARGIN_S), deadline)
         self._open_migrations(deadline)
         if since is None:
-            self._baselined = not silent - self._silent  # a cell that came back meanwhile was not read
+            self._baselined = self._cells_back == cells_back  # one that came back meanwhile was not read
         self._read_before, self._read_all_at = self._read_all_at, asked_at
         self._door.admit((BaselineCompleted(self._clock.now(), BECAUSE, asked_at),))
         self._listener.reconciled(self._clock.now())
         self.wake()
+
+    def _believed(self, whole: Sequence[ServersListed], deadline: _Deadline) -> Sequence[ServersListed]:
+        """The list of all servers, once those that are missing from it have been asked for.
+
+        Nova leaves out, in silence, the servers of a cell that did not answer the query of one page (facts 4.1), and
+        the services can be there before and after. Where many are missing the list is read again, and what either
+        shows is there.
+        """
+        missing = self._missing(whole)
+        if len(missing) > ASKED_ALONE:
+            again: list[ServersListed] = []
+            for _, observations in self._read(self._api.servers(), deadline):
+                again += [o for o in observations if isinstance(o, ServersListed)]
+                self._door.admit_chunks([o for o in observations if not isinstance(o, ServersListed)])
+            if not again:
+                raise NovaError("The list of all servers is not complete, so nothing follows from it.")
+            whole = [replace(o, server_ids=o.server_ids.union(*(a.server_ids for a in again))) for o in whole]
+            missing = self._missing(whole)
+        there = self._ask_after(missing if len(missing) <= ASKED_ALONE else (), deadline)
+        return [replace(o, server_ids=o.server_ids | {s.server_id for s in there}) for o in whole]
+
+    def _ask_after(self, server_ids: Iterable[str], deadline: _Deadline) -> list[ServerSeen]:
+        """Ask for servers one by one; those that there are."""
+        found: list[ServerSeen] = []
+        for server_id in server_ids:
+            seen = self._admit([self._api.server(server_id)], deadline)
+            found += [o for o in seen if isinstance(o, ServerSeen) and not o.deleted]
+        return found
+
+    def _missing(self, whole: Sequence[ServersListed]) -> list[str]:
+        """Servers that are held somewhere and that a list of all does not show."""
+
+        def missing(fleet: Fleet) -> list[str]:
+            return [
+                s.server_id
+                for s in fleet.servers()
+                if s.deleted_at is None and (s.host or s.landing)
+                and any(s.seen_at < o.asked_at and s.server_id not in o.server_ids for o in whole)
+            ]  # fmt: skip
+
+        return self._door.read(missing)
 
     def whole_once(self) -> bool | None:
         """Read what needs reading: all of it, or what a gap hid. None where nothing does."""
@@ -872,9 +920,16 @@ class Polls:
 
         self._door.admit((PassBegun(self._clock.now(), BECAUSE, host, number),))
         error: str | None = None
-        pages = Pages()
+        pages, running = Pages(), set[str]()
         for answer in self._api.verify(host, nodes, number):
-            self._door.admit(pages.observations(self._heard(answer)))
+            seen = pages.observations(self._heard(answer))
+            running.update(
+                str(i) for o in seen if isinstance(o, PassRead) and o.read is Read.HYPERVISOR for i in o.found
+            )
+            # The list of servers leaves out, in silence, what a cell did not answer (facts 4.1); that of nodes fails.
+            self._door.admit(
+                replace(o, server_ids=o.server_ids | running) if isinstance(o, ServersListed) else o for o in seen
+            )
             error = answer.error
             now = self._door.read(standing)
             if error is not None or now == "over":

@@ -306,17 +306,26 @@ def queue_depths(bus: BusConfig) -> dict[str, int]:
 
     Nothing is made or changed. Raises `OperatorError`.
     """
-    depths = {}
+    return {name: int(found.message_count) for name, found in _queues_that_are(bus).items()}
+
+
+def queue_readers(bus: BusConfig) -> dict[str, int]:
+    """How many consumers each of our queues has, ourselves included; the same otherwise."""
+    return {name: int(found.consumer_count) for name, found in _queues_that_are(bus).items()}
+
+
+def _queues_that_are(bus: BusConfig) -> dict[str, Any]:
+    declared = {}
     with connected(bus) as (where, connection):
         for name in queues(bus):
             channel = connection.channel()
             try:
-                depths[name] = int(channel.queue_declare(name, passive=True).message_count)
+                declared[name] = channel.queue_declare(name, passive=True)
             except amqp.NotFound:
                 continue
             except Exception as error:
                 raise OperatorError(explain(bus, error, where).sentence) from None
-    return depths
+    return declared
 
 
 def remove_queue(bus: BusConfig) -> list[str]:

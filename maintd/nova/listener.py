@@ -29,12 +29,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import amqp  # type: ignore[import-untyped]
+
 from maintd import messaging
 from maintd.domain.quarantine import Quarantined
 from maintd.errors import LeaseLost, StoreUnavailable
 from maintd.messaging import driver_common, listener, oslo_messaging
 from maintd.nova import broker
-from maintd.nova.broker import PRIORITIES, queue_depths, remove_queue, tap
+from maintd.nova.broker import PRIORITIES, queue_depths, queue_readers, remove_queue, tap
 from maintd.nova.notifications.envelope import Notification, Unreadable, read_message
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ _RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 """Waits between attempts to start on a broker that does not let us."""
 _REPEAT_S = 300.0
 """The same complaint is logged again after so long."""
+_SHARED_S = 5.0
+"""How often we look who else reads our queue while nothing can be kept."""
 _TEXT = 255
 """Longest event type or message id kept of a message in quarantine."""
 
@@ -198,6 +202,8 @@ class _Direct:
                     drain(timeout=_NOTHING_MORE_S)
             except TimeoutError:
                 pass
+            except amqp.ConsumerCancelled:
+                raise  # the queue is gone and the connection stands: the driver would never consume again
             except Exception as error:
                 # The next `consume` meets the same broken connection, inside the driver's own care.
                 self._error = error
@@ -639,6 +645,8 @@ class Intake:
         self._paused_at: float | None = None
         self._next_try_at = 0.0
         self._last_dropped: tuple[list[Notification], list[Quarantined]] | None = None
+        self.given_up = False
+        """Whether it has left the queue to another maintd, for good."""
         self._told: tuple[str, str] | None = None
         self._logged_at = 0.0
         self._connections = 0
@@ -712,7 +720,7 @@ class Intake:
         run = self._run = _Run(self)
         starter = threading.Thread(target=run.start, name=f"maintd-intake-{self.bus.name}-run", daemon=True)
         starter.start()
-        looked_at = self.clock.monotonic()
+        looked_at = shared_at = self.clock.monotonic()
         while not stop.wait(0.1):
             if run.broken is not None:
                 break
@@ -722,10 +730,16 @@ class Intake:
                     self._tell("connecting", run.reason)
             elif self.clock.monotonic() - max(looked_at, run.handled_at) > self._stuck_after_s:
                 looked_at = self.clock.monotonic()
-                if self.state == "connected" and not run.busy and self._stuck(run):
-                    LOG.warning("bus %s: messages wait and none arrives; connecting anew", self.bus.name)
+                if self.state == "connected" and not run.busy and (why := self._stuck(run)):
+                    self._tell("connecting", f"{why}; connecting anew.")
                     self.restarts += 1
                     break
+            if self.state in ("paused", "blind") and self.clock.monotonic() - shared_at > _SHARED_S:
+                shared_at = self.clock.monotonic()
+                if self._is_shared():
+                    # We cannot keep what we hold, and whoever can is not given it as long as we hold it.
+                    run.broken = LeaseLost("another maintd reads our queue while our store is away")
+                    self.given_up = True
         lost = isinstance(run.broken, LeaseLost)
         if lost:
             self._tell("paused", "another maintd holds the fleet lease now.")
@@ -734,20 +748,34 @@ class Intake:
         self._clean = run.end(10.0)
         return stop.is_set() or lost
 
-    def _stuck(self, run: _Run) -> bool:
-        """Whether messages wait in our queues, and none comes although the thread is free to take them."""
+    def _stuck(self, run: _Run) -> str:
+        """Why nothing comes although the thread is free to take it: our queue is gone, or messages wait in it. Empty
+        where neither is so."""
         if broker.embedded(self.bus):
-            return False
+            return ""
         handled_at = run.handled_at
         try:
             # Twice, because a message may be between the queue and us at any moment.
-            waiting = any(queue_depths(self.bus).values())
-            if not waiting or run.over.wait(1.0):
-                return False
-            waiting = any(queue_depths(self.bus).values())
+            for pause_s in (1.0, 0.0):
+                depths = queue_depths(self.bus)
+                if len(depths) == len(broker.queues(self.bus)) and not any(depths.values()):
+                    return ""
+                if run.over.wait(pause_s):
+                    return ""
         except Exception:
-            return False  # a broker that cannot be asked is not a reason to hang up on it
-        return waiting and not run.busy and run.handled_at == handled_at
+            return ""  # a broker that cannot be asked is not a reason to hang up on it
+        if run.busy or run.handled_at != handled_at:
+            return ""
+        return "messages wait and none arrives" if len(depths) == len(broker.queues(self.bus)) else "our queue is gone"
+
+    def _is_shared(self) -> bool:
+        """Whether somebody else consumes our queues: while our store is away, that is who holds the fleet lease now."""
+        if broker.embedded(self.bus):
+            return False
+        try:
+            return any(readers > 1 for readers in queue_readers(self.bus).values())
+        except Exception:
+            return False
 
     def _transport(self) -> Any:
         # Enough that the broker fills up while a batch is worked on, more than the driver's sixteen remembered ids,

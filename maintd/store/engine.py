@@ -47,8 +47,13 @@ T = TypeVar("T")
 BUSY_S: Final = 5.0
 """How long a writer waits for another (SQLite's busy timeout, and the queue inside the process)."""
 
-ANSWER_S: Final = 20.0
-"""How long a server may be silent before its connection counts as lost."""
+ANSWER_S: Final = 10.0
+"""How long a server may be silent before its connection counts as lost. Twice that, for a connection of the pool and
+the one in its place, is less than a thread may take for a turn."""
+
+IDLE_S: Final = 30
+"""After so long without a word within a transaction a server ends it: what it has locked is held for nobody when a
+controller has lost its power or its network, and no standby could lead before."""
 
 CHECKPOINT_PAGES: Final = 4000
 """How long SQLite's log grows before it is copied into the file: 16 MiB, some dozens of batches."""
@@ -406,7 +411,7 @@ class Database:
                     "connect_timeout": 5,
                     "read_timeout": ANSWER_S,
                     "write_timeout": ANSWER_S,
-                    "init_command": "SET SESSION innodb_lock_wait_timeout = 5",
+                    "init_command": f"SET SESSION innodb_lock_wait_timeout = 5, wait_timeout = {IDLE_S}",
                 }
         else:
             url = url.set(drivername="postgresql+psycopg") if "+" not in url.drivername else url
@@ -419,7 +424,7 @@ class Database:
                     "keepalives_count": 2,
                 }
         try:
-            return create_engine(
+            engine = create_engine(
                 url,
                 hide_parameters=True,
                 isolation_level="READ COMMITTED",
@@ -433,6 +438,16 @@ class Database:
             raise OperatorError(
                 f"The driver for {self.label} is not installed: install maintd[{self.dialect}]."
             ) from None
+        if self.dialect == "postgresql":
+
+            @event.listens_for(engine, "connect")
+            def connected(raw: Any, record: Any) -> None:
+                with raw.cursor() as cursor:  # not as a parameter of the connection, which pgbouncer refuses
+                    cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_S}s'")
+                    cursor.execute("SET lock_timeout = '5s'")
+                raw.commit()
+
+        return engine
 
 
 class Insert:

@@ -184,7 +184,11 @@ class FleetStore:
         residue, curves and stalls at once). Hosts come before servers, these before migrations."""
         mark = self._database.mark
         conditions: dict[type[Entity], tuple[str, tuple[Any, ...]]] = {
-            Migration: (f" WHERE is_open = {mark} OR ended_at >= {mark}", (True, now - REMEMBER_ENDED_S)),
+            # Oldest first, as they are held: the last of a server's moves is the one that counts.
+            Migration: (
+                f" WHERE is_open = {mark} OR ended_at >= {mark} ORDER BY begun_at",
+                (True, now - REMEMBER_ENDED_S),
+            ),
             Curve: (" WHERE ended_at IS NULL", ()),
             Stall: (" WHERE resumed_at IS NULL AND ended_at IS NULL", ()),
             Drain: (" WHERE ended_at IS NULL", ()),

@@ -41,10 +41,12 @@ class Purge:
         *,
         history_s: float = HISTORY_S,
         batch: int = BATCH,
+        enough: Callable[[], bool] = lambda: False,
     ) -> dict[str, int]:
         """Forget what is older than these; how many rows went, by table. Ages in seconds.
 
-        A row of message ids is a batch."""
+        A row of message ids is a batch. Once `enough()`, only one more batch of each table goes this time."""
+        self._enough = enough
         before = now - history_s
         over = and_(migrations.c.is_open.is_(False), migrations.c.ended_at < before)
         return {
@@ -81,7 +83,7 @@ class Purge:
         while True:
             gone = some()
             total += gone
-            if gone < batch:
+            if gone < batch or self._enough():
                 return total
 
 

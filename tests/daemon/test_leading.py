@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -85,6 +86,27 @@ def test_a_late_word_of_a_lost_lease_does_not_end_the_next_leader(daemon: Daemon
     wait_until(lambda: len(turns) > 3, what="a few turns")
 
     assert daemon.leading is second
+
+
+@pytest.mark.parametrize("by_s", [-3600.0, 60.0])
+def test_a_clock_that_was_set_begins_everything_anew(daemon: Daemon, by_s: float) -> None:
+    """Jobs and timers go by it, and so does the pause between two passes of a proof."""
+    first, set_by = _leading(daemon), [0.0]
+
+    class Set(SystemClock):
+        def now(self) -> float:
+            return super().now() + set_by[0]
+
+    daemon.clock = Set()
+    set_by[0] = by_s
+    wait_until(lambda: daemon.leading not in (None, first), what="it to lead anew")
+
+
+def test_a_bus_that_is_left_to_another_maintd_ends_the_leading(daemon: Daemon) -> None:
+    """The store cannot say that the lease is lost while it is away for us; the broker shows who reads our queue."""
+    first = _leading(daemon)
+    first.intakes = [cast(Any, SimpleNamespace(given_up=True, stop=lambda timeout_s: True))]
+    wait_until(lambda: daemon.leading not in (None, first), what="it to lead anew")
 
 
 @pytest.mark.parametrize("ask", ["_request_drain", "_clear_residue"])

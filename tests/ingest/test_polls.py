@@ -390,6 +390,55 @@ def test_a_silent_cell_takes_no_server_from_its_host(make: Make) -> None:
     assert host is not None and host.cell_unknown
 
 
+@pytest.mark.parametrize(("alone", "hidden", "held"), [(50, 1, [2, 2, 1]), (2, 1, [2, 2, 1]), (2, 2, [0, 0, 0])])
+def test_a_whole_list_that_a_query_cut_short_takes_no_server_from_its_host(
+    make: Make, monkeypatch: pytest.MonkeyPatch, alone: int, hidden: int, held: list[int]
+) -> None:
+    """Nova answers 200 without the servers of a cell whose query failed once, or twice; the services are all there.
+    Who is missing is asked for; of many the list is read again, and what both leave out is believed to be gone."""
+    monkeypatch.setattr("maintd.ingest.polls.ASKED_ALONE", alone)
+    world = make(hosts=3, servers=2)
+    world.run(1.0)
+    gone = next(iter(world.cloud.hosts["cmp-03"].servers))
+    world.hear = False
+    world.cloud.delete(gone)
+    world.cloud.settle()
+    servers, lists = world.polls._api.servers, list[int]()
+
+    def cut_short(host: str | None = None, changes_since: float | None = None, **more: Any) -> Iterator[Answer]:
+        whole = host is None and changes_since is None
+        lists.extend([1] * whole)
+        for answer in servers(host, changes_since, **more):
+            yield replace(answer, body={"servers": []}) if whole and len(lists) <= hidden else answer
+
+    monkeypatch.setattr(world.polls._api, "servers", cut_short)
+    world.polls._baselined = False
+    assert world.polls.whole_once() is True
+
+    assert held == [len(world.fleet.servers_on(host)) for host in ("cmp-01", "cmp-02", "cmp-03")]
+
+
+def test_a_hosts_list_that_a_query_cut_short_takes_no_server_from_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is missing from its host's list is asked for, and is where it says itself."""
+    world = make(hosts=2, servers=2)
+    world.run(1.0)
+    close(world)
+    world.run(1.0)
+    servers = world.polls._api.servers
+
+    def cut_short(host: str | None = None, *given: Any, **more: Any) -> Iterator[Answer]:
+        for answer in servers(host, *given, **more):
+            yield replace(answer, body={"servers": []})
+
+    monkeypatch.setattr(world.polls._api, "servers", cut_short)
+    world.run(130.0, 5.0)
+
+    assert [s for s in world.asked if s.startswith("/servers/detail") and "host=cmp-01" in s]
+    assert len(world.fleet.servers_on("cmp-01")) == 2
+
+
 def test_a_cell_that_is_back_is_read_anew(make: Make) -> None:
     """What a cell did while it was silent is found by reading everything again."""
     world = make(hosts=2, servers=1)

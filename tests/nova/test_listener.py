@@ -325,6 +325,50 @@ def test_a_queue_deleted_beneath_us_is_a_gap(rigs, bus, publisher):
     wait_until(lambda: rig.store.ids == [sent], 15)
 
 
+def test_a_queue_deleted_beneath_a_backlog_is_a_gap_too(rigs, bus, publisher):
+    """What the broker says of it then comes right behind messages, on a connection that stands."""
+    rig = rigs(bus).start()
+    rig.until("connected")
+    rig.store.gate.clear()
+    sent = [publisher.notify()]
+    wait_until(lambda: rig.store.calls == 1)
+    sent += [publisher.notify() for _ in range(3)]
+    wait_until(lambda: queue_depths(bus) == {bus.pool: 0})  # all four are with us, unread
+    publisher.channel.queue_delete(bus.pool)
+    rig.store.gate.set()
+    wait_until(lambda: [state for state, _ in rig.states] == ["connected", "connecting", "connected"], 30)
+    sent.append(publisher.notify())
+    wait_until(lambda: sent[-1] in rig.store.ids, 15)
+
+
+def test_a_queue_that_is_gone_without_a_word_is_noticed(rigs, bus, publisher, monkeypatch):
+    """Nothing waits in a queue that is not there, and nothing comes: that is as good as stuck, and a gap."""
+    monkeypatch.setattr(intake_module._Direct, "_consume", lambda self, seconds: time.sleep(0.01))
+    rig = rigs(bus, stuck_after_s=0.2).start()
+    rig.until("connected")
+    publisher.channel.queue_delete(bus.pool)
+    wait_until(lambda: rig.intake.restarts == 1, 30)
+    wait_until(lambda: [state for state, _ in rig.states][:3] == ["connected", "connecting", "connected"], 30)
+    assert "our queue is gone" in rig.states[1][1]
+
+
+def test_whoever_cannot_keep_what_comes_leaves_the_queue_to_whoever_can(rigs, bus, publisher, monkeypatch):
+    """The store is away for one of two controllers: the other, which must be the leader by now, is given everything."""
+    monkeypatch.setattr(intake_module, "_SHARED_S", 0.2)
+    away = rigs(bus)
+    away.store.raises = lambda batch: StoreUnavailable("away for this one alone")
+    away.start().until("connected")
+    sent = [publisher.notify() for _ in range(5)]
+    away.until("paused")
+    assert not away.intake.given_up  # alone it waits for its store
+    other = rigs(bus).start()
+    other.until("connected")
+    wait_until(lambda: away.intake.given_up)
+    sent += [publisher.notify() for _ in range(20)]
+    wait_until(lambda: set(other.store.ids) == set(sent), 30)
+    assert not away.store.ids
+
+
 def test_half_open_connection(rigs, bus, rabbit, proxy, publisher, caplog):
     """A connection that went silent is given up after two heartbeats, and replaced; `stop` does not wait for it."""
     rig = rigs(through(bus, rabbit.url_at(proxy.port), heartbeat_s=1)).start()

@@ -287,3 +287,24 @@ def test_a_dead_server_is_noticed_in_time(monkeypatch: pytest.MonkeyPatch) -> No
             open_store(f"mysql+pymysql://u:p@127.0.0.1:{port}/x", ManualClock(NOW), tables="current")
 
     assert time.monotonic() - begun < 4
+
+
+def test_a_controller_that_vanished_in_a_transaction_keeps_the_lease_from_nobody(
+    connection: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server ends the transaction of whoever says nothing more, long before it would miss the connection."""
+    monkeypatch.setattr(engine, "IDLE_S", 1)
+    one, other = open_store(connection, clock), open_store(connection, clock)
+    if one.embedded:
+        pytest.skip("a file has no server that would wait for a dead connection")
+    one.upgrade()
+    fence = one.leases.acquire("fleet", "one", 0.0, NOW)
+    assert fence is not None
+    vanished = one._database.engine.connect()
+    vanished.begin()
+    vanished.execute(text("UPDATE leases SET commits = commits + 1"))
+
+    assert other.leases.acquire("fleet", "other", 15.0, NOW) is not None
+    vanished.invalidate()
+    one.close()
+    other.close()

@@ -486,3 +486,15 @@ def test_the_file_is_only_for_maintd(tmp_path: Path) -> None:
     open_store(f"sqlite:///{tmp_path}/maintd.sqlite", ManualClock()).close()
 
     assert 0 == (tmp_path / "maintd.sqlite").stat().st_mode & 0o007
+
+
+def test_moves_are_loaded_oldest_first(store: Store, fence: Fence) -> None:
+    """The last of a server's moves is the one that counts, however its rows lie in the table."""
+    for number in range(20):
+        old = Migration(f"{97 - number}", f"s{number}", Kind.LIVE, Phase.COMPLETED, begun_at=NOW - 900, ended_at=NOW)
+        new = Migration(f"a{number}", f"s{number}", Kind.COLD, Phase.AWAITING_CONFIRMATION, begun_at=NOW - 300)
+        store.commit(Commit(fence, saved=[old]))
+        store.commit(Commit(fence, saved=[new]))
+    moves = [one.begun_at for one in store.load_fleet() if isinstance(one, Migration)]
+
+    assert moves == sorted(moves) and len(moves) == 40

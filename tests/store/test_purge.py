@@ -43,6 +43,16 @@ def test_the_last_event_stays(store: Store, fence: Fence) -> None:
     assert (10, 0) == (store.last_sequence(), purge(store)["events"])
 
 
+def test_a_purge_ends_when_it_is_enough(store: Store, fence: Fence) -> None:
+    """One that is not to take long deletes a batch of each table, and goes on the next time."""
+    for number in range(8):
+        store.commit(Commit(fence, message_ids=[f"m-{number}"], at=NOW - 300 * DAY))
+    ages = {"events_s": DAY, "deliveries_s": DAY, "message_ids_s": DAY, "quarantine_s": DAY, "quarantine_bytes": 1}
+
+    gone = [store.purge(NOW, **ages, batch=3, enough=lambda: True)["message_ids"] for _ in range(3)]
+    assert [3, 3, 2] == gone
+
+
 def test_young_things_stay(store: Store, fence: Fence) -> None:
     """What is younger than its age stays; older message ids, quarantined messages and history go."""
     for days in (1.0, 3.0, 8.0, 400.0):
