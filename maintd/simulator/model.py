@@ -116,7 +116,7 @@ class Cloud(Lifecycle):
                 host.residue.discard(row.server.id)
                 self._row(row, status="completed")
                 self._save(row.server, self._load(row.server), request)
-            host.residue.clear()
+            host.residue.intersection_update(self.servers)  # what has a row elsewhere is nothing that Nova looks for
             busy = {process.server_id for process in self._processes}
             for server in list(host.servers.values()):
                 if server.task_state is not None and server.id not in busy:

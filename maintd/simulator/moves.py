@@ -581,7 +581,9 @@ class Moves(State):
         yield t.step_s
         self._rebuild("end", host, copy, request)
         yield t.step_s
-        self.hosts[source].residue.add(server.id)
+        left = server.host or source  # not the row's source, where an earlier evacuation has come to an end meanwhile
+        if left != host:
+            self.hosts[left].residue.add(server.id)
         self._save(server, copy, request, host=host)
         self._row(row, status="done")
 

@@ -105,7 +105,7 @@ def test_a_clock_that_was_set_begins_everything_anew(daemon: Daemon, by_s: float
 def test_a_bus_that_is_left_to_another_maintd_ends_the_leading(daemon: Daemon) -> None:
     """The store cannot say that the lease is lost while it is away for us; the broker shows who reads our queue."""
     first = _leading(daemon)
-    first.intakes = [cast(Any, SimpleNamespace(given_up=True, stop=lambda timeout_s: True))]
+    first.intakes = [cast(Any, SimpleNamespace(given_up=True, healthy=lambda now: True, stop=lambda timeout_s: True))]
     wait_until(lambda: daemon.leading not in (None, first), what="it to lead anew")
 
 
