@@ -667,14 +667,7 @@ class Polls:
         silent, cells_back = self._silent, self._cells_back
         if since is None:
             self._admit(self._api.hypervisors(), deadline)
-        whole: list[ServersListed] = []
-        changed = since - MARGIN_S if since is not None else None
-        for _, observations in self._read(self._api.servers(changes_since=changed), deadline):
-            whole += [o for o in observations if isinstance(o, ServersListed)]
-            self._door.admit_chunks([o for o in observations if not isinstance(o, ServersListed)])
-        if since is None:
-            if not whole:
-                raise NovaError("The list of all servers is not complete, so nothing follows from it.")
+            whole = self._all_servers(deadline)
             self._services(deadline)
             if not silent and not self._silent:  # else a silent cell's servers are missing from the list
                 self._door.admit(self._believed(whole, deadline))
@@ -682,6 +675,7 @@ class Polls:
             if gap is not None:  # what was deleted meanwhile is in no list of what there is
                 self._admit(self._api.servers(changes_since=gap - MARGIN_S), deadline)
         else:
+            self._admit(self._api.servers(changes_since=since - MARGIN_S), deadline)
             self._admit(self._api.migrations_changed(since - MARGIN_S), deadline)
         self._open_migrations(deadline)
         if since is None:
@@ -690,6 +684,16 @@ class Polls:
         self._door.admit((BaselineCompleted(self._clock.now(), BECAUSE, asked_at),))
         self._listener.reconciled(self._clock.now())
         self.wake()
+
+    def _all_servers(self, deadline: _Deadline) -> list[ServersListed]:
+        """Take in all servers. The list of them is returned, since it says of others that they are gone."""
+        listed: list[ServersListed] = []
+        for _, observations in self._read(self._api.servers(), deadline):
+            listed += [o for o in observations if isinstance(o, ServersListed)]
+            self._door.admit_chunks([o for o in observations if not isinstance(o, ServersListed)])
+        if not listed:
+            raise NovaError("The list of all servers is not complete, so nothing follows from it.")
+        return listed
 
     def _believed(self, whole: Sequence[ServersListed], deadline: _Deadline) -> Sequence[ServersListed]:
         """The list of all servers, once those that are missing from it have been asked for.
@@ -700,12 +704,7 @@ class Polls:
         """
         missing = self._missing(whole)
         if len(missing) > ASKED_ALONE:
-            again: list[ServersListed] = []
-            for _, observations in self._read(self._api.servers(), deadline):
-                again += [o for o in observations if isinstance(o, ServersListed)]
-                self._door.admit_chunks([o for o in observations if not isinstance(o, ServersListed)])
-            if not again:
-                raise NovaError("The list of all servers is not complete, so nothing follows from it.")
+            again = self._all_servers(deadline)
             whole = [replace(o, server_ids=o.server_ids.union(*(a.server_ids for a in again))) for o in whole]
             missing = self._missing(whole)
         there = self._ask_after(missing if len(missing) <= ASKED_ALONE else (), deadline)

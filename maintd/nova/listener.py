@@ -646,7 +646,7 @@ class Intake:
         self._next_try_at = 0.0
         self._last_dropped: tuple[list[Notification], list[Quarantined]] | None = None
         self.given_up = False
-        """Whether it has left the queue to another maintd, for good."""
+        """Whether it has left the queue to another maintd, until it is started again."""
         self._told: tuple[str, str] | None = None
         self._logged_at = 0.0
         self._connections = 0
@@ -661,7 +661,7 @@ class Intake:
             return
         # An event of its own for each start: a thread that hung when it was told to stop must never start again.
         stop = self._stop = threading.Event()
-        self._paused_at, self._told, self._clean = None, None, True
+        self._paused_at, self._told, self._clean, self.given_up = None, None, True, False
         self._thread = threading.Thread(
             target=self._supervise, args=(stop,), name=f"maintd-intake-{self.bus.name}", daemon=True
         )
@@ -758,7 +758,8 @@ class Intake:
             # Twice, because a message may be between the queue and us at any moment.
             for pause_s in (1.0, 0.0):
                 depths = queue_depths(self.bus)
-                if len(depths) == len(broker.queues(self.bus)) and not any(depths.values()):
+                gone = len(depths) < len(broker.queues(self.bus))
+                if not gone and not any(depths.values()):
                     return ""
                 if run.over.wait(pause_s):
                     return ""
@@ -766,7 +767,7 @@ class Intake:
             return ""  # a broker that cannot be asked is not a reason to hang up on it
         if run.busy or run.handled_at != handled_at:
             return ""
-        return "messages wait and none arrives" if len(depths) == len(broker.queues(self.bus)) else "our queue is gone"
+        return "our queue is gone" if gone else "messages wait and none arrives"
 
     def _is_shared(self) -> bool:
         """Whether somebody else consumes our queues: while our store is away, that is who holds the fleet lease now."""

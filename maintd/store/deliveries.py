@@ -53,7 +53,7 @@ from sqlalchemy import (
 )
 
 from maintd.store.delivery_tables import deliveries, delivery_attempts, disabled_endpoints
-from maintd.store.engine import Database
+from maintd.store.engine import Database, chunks
 from maintd.store.subscription_tables import subscriptions
 from maintd.store.subscriptions import ACTIVE, ENDPOINT_PREFIX, version_of
 from maintd.store.tables import events
@@ -61,8 +61,6 @@ from maintd.store.tables import events
 State = Literal["pending", "claimed", "delivered", "dead"]
 OPEN: Final = ("pending", "claimed")
 FINISHED: Final = ("delivered", "dead")
-_CHUNK: Final = 500
-"""Most values in one IN list; SQLite's old limit is 999 parameters a statement."""
 MADE_AT_ONCE: Final = 2000
 """How many deliveries one fan-out makes, unless a single event has more: the fleet's writer waits for it."""
 
@@ -462,15 +460,10 @@ class Deliveries:
 
     def give_up(self, endpoint: str, reason: str, now: float, *, made_by: float = math.inf) -> int:
         """Give up what waits for an endpoint that was disabled, and was made by then; how many."""
-        this = and_(deliveries.c.endpoint == endpoint, deliveries.c.state == "pending")
+        this = _d.endpoint == endpoint
         if made_by < math.inf:
-            this = and_(this, deliveries.c.created_at <= made_by)
-        if (
-            self._database.read(lambda connection: connection.execute(select(_d.id).where(this).limit(1)).first())
-            is None
-        ):
-            return 0
-        return self._database.write(lambda connection: _give_up(connection, this, "endpoint_disabled", reason, now))
+            this = and_(this, _d.created_at <= made_by)
+        return self._give_up_any(this, "endpoint_disabled", reason, now)
 
     def abandon(self, endpoints: Collection[str], created_before: float, now: float) -> int:
         """Give up what waits for configured endpoints other than these (no longer configured) and is older; how many.
@@ -496,12 +489,14 @@ class Deliveries:
         """
         mine = select(subscriptions.c.id).where(subscriptions.c.id == _SUBSCRIPTION_ID)
         gone = and_(deliveries.c.endpoint.like(f"{ENDPOINT_PREFIX}%"), ~mine.exists())
-        any_left = select(deliveries.c.id).where(deliveries.c.state == "pending", gone).limit(1)
+        return self._give_up_any(gone, "deleted", "the subscription was deleted", now)
+
+    def _give_up_any(self, which: ColumnElement[bool], outcome: str, detail: str, now: float) -> int:
+        """`_give_up` where any waits; mostly none does, and nobody is kept from writing by looking."""
+        any_left = select(_d.id).where(_d.state == "pending", which).limit(1)
         if self._database.read(lambda connection: connection.execute(any_left).first()) is None:
             return 0
-        return self._database.write(
-            lambda connection: _give_up(connection, gone, "deleted", "the subscription was deleted", now)
-        )
+        return self._database.write(lambda connection: _give_up(connection, which, outcome, detail, now))
 
     # -- asking
 
@@ -540,7 +535,7 @@ class Deliveries:
 
         def work(connection: Connection) -> Mapping[int, Attempt]:
             found: dict[int, Attempt] = {}
-            for ids in _chunks(delivery_ids):
+            for ids in chunks(delivery_ids):
                 last = select(func.max(a.id)).where(a.delivery_id.in_(ids)).group_by(a.delivery_id)
                 rows = select(a.delivery_id, a.at, a.duration_s, a.status, a.outcome, a.detail).where(a.id.in_(last))
                 found |= {row[0]: Attempt(*row[1:]) for row in connection.execute(rows)}
@@ -582,14 +577,14 @@ class Deliveries:
             source = deliveries.outerjoin(events, events.c.id == d.event_id)
             found: list[tuple[int, str, str]] = []
             statement = select(d.id, d.endpoint, d.subject).select_from(source).where(*conditions).order_by(d.sequence)
-            for chunk in [None] if wanted is None else list(_chunks(wanted)):
+            for chunk in [None] if wanted is None else list(chunks(wanted)):
                 rows = connection.execute(statement if chunk is None else statement.where(d.id.in_(chunk)))
                 found += [(row.id, row.endpoint, row.subject) for row in rows]
             if endpoint is not None:
                 connection.execute(delete(disabled_endpoints).where(disabled_endpoints.c.endpoint == endpoint))
             again: Counter[str] = Counter()
             for name in sorted({name for _, name, _ in found}):
-                for ids in _chunks([delivery_id for delivery_id, its, _ in found if its == name]):
+                for ids in chunks([delivery_id for delivery_id, its, _ in found if its == name]):
                     # Another redelivery may have taken them since they were read, and somebody may be sending them.
                     still = update(deliveries).where(d.id.in_(ids), d.state.in_(FINISHED))
                     again[name] += _rows(connection.execute(still.values(values)))
@@ -638,7 +633,7 @@ class Deliveries:
 
         def work(connection: Connection) -> int:
             ids = [row.id for row in connection.execute(statement)]
-            for chunk in _chunks(ids):
+            for chunk in chunks(ids):
                 connection.execute(delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(chunk)))
                 connection.execute(delete(deliveries).where(d.id.in_(chunk)))
             return len(ids)
@@ -674,7 +669,7 @@ def _fan_out(
     if not batch:
         return 0, set()
     marked = 0
-    for chunk in _chunks([event.sequence for event, _ in batch]):
+    for chunk in chunks([event.sequence for event, _ in batch]):
         marked += _rows(connection.execute(_MARK_FANNED_OUT, {"b_sequences": chunk}))
     if marked != len(batch):
         raise _LostRace  # another controller was first; what it left comes in the next round
@@ -714,7 +709,7 @@ def _fan_out(
     if made:
         connection.execute(_MAKE, made)
     for (endpoint, at), event_ids in unsent.items():
-        for ids in _chunks(event_ids):
+        for ids in chunks(event_ids):
             these = and_(deliveries.c.endpoint == endpoint, deliveries.c.event_id.in_(ids))
             _explain(connection, these, "endpoint_disabled", "the endpoint is disabled: nothing is sent to it", at)
     return len(batch), behind
@@ -738,7 +733,7 @@ def _busy(
         asked.setdefault(event.subject, set()).update(name for name in endpoints if name not in refused)
     found: set[_Line] = set()
     for subject, names in asked.items():
-        for chunk in _chunks(sorted(names)):
+        for chunk in chunks(sorted(names)):
             rows = connection.execute(_BUSY, {"b_endpoints": chunk, "b_subject": subject}).scalars()
             found |= {(endpoint, subject) for endpoint in rows}
     return found
@@ -789,7 +784,7 @@ def _due(
             break  # each gets one before any gets another: there is nothing for the rest
     queues: dict[str, list[_Candidate]] = {endpoint: [] for endpoint in asked}
     lines: set[_Line] = set()
-    for chunk in _chunks(asked):
+    for chunk in chunks(asked):
         for row in connection.execute(_DUE, {"b_endpoints": chunk, "b_now": now, "b_most": most}):
             line, queue = (row.endpoint, row.subject), queues[row.endpoint]
             # Two heads in one line: only the first this time.
@@ -815,7 +810,7 @@ def _claim(
         alike.setdefault(now + lease_s + overtime.get(row.endpoint, 0.0), []).append(row)
     for until, rows in alike.items():
         claim = {"b_now": now, "b_owner": owner, "b_until": until}
-        for ids in _chunks([row.id for row in rows if row.state == "pending"]):
+        for ids in chunks([row.id for row in rows if row.state == "pending"]):
             connection.execute(_CLAIM_FREE, claim | {"b_ids": ids})
         for row in rows:
             if row.state != "pending":
@@ -823,7 +818,7 @@ def _claim(
                     _CLAIM_LEFT, claim | {"b_id": row.id, "b_state": row.state, "b_was": row.lease_owner or ""}
                 )
     mine: dict[int, Delivery] = {}
-    for ids in _chunks([row.id for row in candidates]):
+    for ids in chunks([row.id for row in candidates]):
         mine |= {row.id: _delivery(row) for row in connection.execute(_MINE, {"b_ids": ids, "b_owner": owner})}
     return [mine[row.id] for row in candidates if row.id in mine]
 
@@ -836,7 +831,7 @@ def _finish(connection: Connection, finishes: Sequence[Finish]) -> tuple[list[bo
         connection.execute(_RECORD, [_attempt_row(finish) for finish in recorded])
     over = {finish.delivery_id: finish.attempt.ended_at for finish in recorded if finish.state != "pending"}
     lines: dict[_Line, float] = {}
-    for ids in _chunks(list(over)):
+    for ids in chunks(list(over)):
         for row in connection.execute(_LINES_OF, {"b_ids": ids}):
             line = (row.endpoint, row.subject)
             lines[line] = max(over[row.id], lines.get(line, 0.0))
@@ -920,7 +915,3 @@ def _delivery(row: Row[Any]) -> Delivery:
 
 def _rows(result: CursorResult[Any]) -> int:
     return int(result.rowcount)
-
-
-def _chunks(values: Sequence[T]) -> Iterable[Sequence[T]]:
-    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))

@@ -23,7 +23,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -61,6 +61,8 @@ CHECKPOINT_PAGES: Final = 4000
 TRIES: Final = 6
 """How often a transaction is begun before a conflict counts as a failure."""
 
+_CHUNK: Final = 500
+"""Most values in one IN list; SQLite's old limit is 999 parameters a statement."""
 _PORTION: Final = 64
 """Most rows in one statement of SQLite's."""
 
@@ -467,6 +469,11 @@ class Insert:
         if found is None:
             found = self._texts[rows] = self._head + ", ".join([self._row] * rows) + self._tail
         return found
+
+
+def chunks(values: Sequence[T]) -> Iterable[Sequence[T]]:
+    """The values, as many at a time as may stand in one IN list."""
+    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
 
 
 def _portions(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:

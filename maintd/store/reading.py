@@ -27,7 +27,7 @@ from maintd.domain.model import (
     Stall,
 )
 from maintd.store import tables
-from maintd.store.engine import Database
+from maintd.store.engine import Database, chunks
 from maintd.store.fleet import REMEMBER_ENDED_S, SHELVES
 
 E = TypeVar("E", bound=Entity)
@@ -208,8 +208,8 @@ def _with_outcomes(connection: Connection, stalls: list[Stall]) -> list[Stall]:
     m = tables.migrations.c
     keys = sorted({stall.migration_key for stall in stalls if stall.resumed_at is not None and stall.ended_at is None})
     ends: dict[str, tuple[float | None, str]] = {}
-    for start in range(0, len(keys), 500):
-        query = select(m.key, m.ended_at, m.phase).where(m.key.in_(keys[start : start + 500]), m.is_open.is_(False))
+    for some in chunks(keys):
+        query = select(m.key, m.ended_at, m.phase).where(m.key.in_(some), m.is_open.is_(False))
         ends.update({key: (ended_at, phase) for key, ended_at, phase in connection.execute(query)})
     return [
         replace(stall, ended_at=ends[stall.migration_key][0], outcome=ends[stall.migration_key][1])

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from maintd.errors import OperatorError
-from maintd.store.engine import Database, NotUnique
+from maintd.store.engine import Database, NotUnique, chunks
 from maintd.store.leases import take_turn
 from maintd.store.subscription_tables import subscriptions
 from maintd.store.vault import Vault
@@ -30,9 +30,6 @@ T = TypeVar("T")
 
 VERSION_STEP: Final = 2**20
 """A version is higher than all before it by so much at most, at random."""
-
-READ_AT_ONCE: Final = 500
-"""So many ids stand in one statement."""
 
 TURN: Final = "subscriptions"
 """Whoever counts subscriptions to make one more takes this turn."""
@@ -228,8 +225,8 @@ class Subscriptions:
                     copies[row.id] = copy
                 else:
                     changed.append(row.id)
-            for first in range(0, len(changed), READ_AT_ONCE):
-                these = select(subscriptions).where(s.id.in_(changed[first : first + READ_AT_ONCE]))
+            for ids in chunks(changed):
+                these = select(subscriptions).where(s.id.in_(ids))
                 copies |= {row.id: self._readable(row) for row in connection.execute(these)}
             return [copies[one] for one in sorted(copies)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import ssl
 import threading
@@ -74,6 +75,21 @@ def in_turn(*behaviours: Behaviour) -> Behaviour:
 
     def behave(connection: socket.socket, receiver: Receiver) -> None:
         behaviours[min(len(receiver.received), len(behaviours)) - 1](connection, receiver)
+
+    return behave
+
+
+def gone_and_then_failing(then: threading.Event) -> Behaviour:
+    """With two requests under way: the first is told 410, and the other one fails after `then`."""
+    turns = itertools.count()
+
+    def behave(connection: socket.socket, receiver: Receiver) -> None:
+        if next(turns) == 0:
+            receiver.wait_for_requests(2)
+            answer(410)(connection, receiver)
+        else:
+            assert then.wait(30.0)
+            answer(500)(connection, receiver)
 
     return behave
 

@@ -21,7 +21,15 @@ from maintd.delivery.sinks import Endpoint, Message
 from maintd.delivery.sinks.webhook import WebhookSink
 from maintd.store.deliveries import Delivery, Finish
 from tests.delivery.databases import KINDS, Database, eventually, new_database
-from tests.delivery.receivers import Receiver, answer, in_turn, receiver, refusing_url, silent
+from tests.delivery.receivers import (
+    Receiver,
+    answer,
+    gone_and_then_failing,
+    in_turn,
+    receiver,
+    refusing_url,
+    silent,
+)
 
 NOW = 1_800_000_000.0
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
@@ -257,16 +265,7 @@ def test_a_lease_is_not_shorter_by_what_the_fan_out_took(bench: Bench, monkeypat
 def test_what_was_under_way_when_an_endpoint_wanted_no_more_is_not_tried_again(bench: Bench) -> None:
     """A 410 gives up what waits; a request that fails after it is given up too."""
     gone = threading.Event()
-
-    def behave(connection: Any, server: Receiver) -> None:
-        if server.received[-1].headers["webhook-id"] == "event-1":
-            server.wait_for_requests(2)
-            answer(410)(connection, server)
-        else:
-            assert gone.wait(10.0)
-            answer(500)(connection, server)
-
-    server = bench.receiver(behave)
+    server = bench.receiver(gone_and_then_failing(gone))
     dispatcher = bench.start([bench.endpoint(server.url, SystemClock())], SystemClock(), jitter=lambda: 0.0)
     for sequence in (1, 2):
         bench.database.emit(sequence, subject=f"cmp-{sequence}")

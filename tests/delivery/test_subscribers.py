@@ -33,7 +33,16 @@ from maintd.store.deliveries import Delivery
 from maintd.store.subscriptions import ACTIVE, DISABLED, PAUSED, UNVERIFIED, Subscription, Subscriptions
 from maintd.store.vault import Vault, new_key
 from tests.delivery.databases import KINDS, Database, eventually, new_database
-from tests.delivery.receivers import Behaviour, Received, Receiver, answer, receiver, refusing_url, silent
+from tests.delivery.receivers import (
+    Behaviour,
+    Received,
+    Receiver,
+    answer,
+    gone_and_then_failing,
+    receiver,
+    refusing_url,
+    silent,
+)
 from tests.delivery.test_dispatcher import Counted
 
 NOW = 1_800_000_000.0
@@ -297,16 +306,7 @@ def test_what_an_old_url_answers_late_is_not_held_against_the_new_one(bench: Ben
 def test_what_was_under_way_when_one_was_disabled_is_given_up_with_the_rest(bench: Bench) -> None:
     """A request that fails after the 410 leaves nothing that waits until somebody enables the subscription."""
     gone = threading.Event()
-
-    def behave(connection: socket.socket, server: Receiver) -> None:
-        if server.received[-1].headers["webhook-id"] == "event-1":
-            server.wait_for_requests(2)
-            answer(410)(connection, server)
-        else:
-            assert gone.wait(10)
-            answer(500)(connection, server)
-
-    server = bench.receiver(behave)
+    server = bench.receiver(gone_and_then_failing(gone))
     bench.start()
     one = bench.subscribe(server.url)
     bench.database.emit(1, subject="cmp-1")
