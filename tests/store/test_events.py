@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from maintd.domain.events import CloudEvent
 from maintd.store import Commit, Fence, Store
 from tests.store.conftest import NOW
 
 
-def publish(store: Store, fence: Fence, count: int) -> list[CloudEvent]:
+def publish(store: Store, fence: Fence, count: int, after: int = 0) -> list[CloudEvent]:
     made = [
         CloudEvent(
             id=f"event-{number}",
@@ -23,7 +23,7 @@ def publish(store: Store, fence: Fence, count: int) -> list[CloudEvent]:
             sequence=number,
             data={"note": "Übung \U0001f600", "number": number},
         )
-        for number in range(1, count + 1)
+        for number in range(after + 1, count + 1)
     ]
     store.commit(Commit(fence, events=made))
     return made
@@ -49,6 +49,24 @@ def test_the_log_is_filtered(store: Store, fence: Fence) -> None:
     assert [1, 2, 4, 5] == [row.sequence for row in store.events.list(type_glob="maintd.migration.*")]
     assert [4] == [row.sequence for row in store.events.list(type_glob="maintd.migration.started.v1", subject="cmp-0")]
     assert [] == store.events.list(type_glob="MAINTD.*")
+
+
+def test_a_page_of_some_types_is_all_of_one_moment(store: Store, other: Store, fence: Fence) -> None:
+    """A type that came up while the page was being read is on the next one, with all that follows it."""
+    publish(store, fence, 4)
+    begun = []
+
+    def between(*_: object) -> None:
+        if not begun:
+            begun.append(True)
+            publish(other, fence, 8, after=4)
+
+    event.listen(Engine, "after_cursor_execute", between)
+    page = store.events.list(after=3, limit=9, type_glob="maintd.migration.*")
+    event.remove(Engine, "after_cursor_execute", between)
+    page += store.events.list(after=page[-1].sequence, limit=9, type_glob="maintd.migration.*")
+
+    assert begun and [4, 5, 7, 8] == [row.sequence for row in page]
 
 
 def test_an_event_is_found_by_id(store: Store, fence: Fence) -> None:
