@@ -440,6 +440,29 @@ def not_back(reads: tuple[object, ...], host: str) -> tuple[str, ...]:
     )
 
 
+def evacuated_on(reads: tuple[object, ...], host: str) -> list[MigrationSeen]:
+    """Rows of evacuations whose servers were rebuilt here, and are elsewhere with no row that says how they have left.
+
+    Nova takes a second evacuation while the first is under way (`compute/api.py`, `evacuate`: of any task), and its row
+    names the first one's source. Placement then goes on to hold resources here, and what is here no nova-compute looks
+    for.
+    """
+    seen = [r for r in reads if isinstance(r, PassRead)]
+    held = {str(c) for r in seen if r.read is Read.ALLOCATIONS for c in r.found}
+    asked = [s for r in seen if r.read is Read.CONSUMER for s in r.found if isinstance(s, ServerSeen)]
+    elsewhere = {s.server_id for s in asked if s.host not in (None, host)} & held
+    rows = {m.migration_uuid: m for m in rows_shown(reads) if m.server_id in elsewhere}.values()
+    left = {m.server_id for m in rows if m.source == host}
+    return [
+        m
+        for m in rows
+        if m.kind is Kind.EVACUATION
+        and m.destination == host
+        and m.status in ("done", "completed")
+        and m.server_id not in left
+    ]
+
+
 def judge_pass(
     reads: tuple[object, ...],
     host: Host,

@@ -265,6 +265,8 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     for server_id in v.not_back:
         if server_id not in still:
             leave_residue(d, host.name, server_id, "deleted_while_down")  # deleted before anybody saw how it had left
+    for row in emptiness.evacuated_on(v.reads, host.name):
+        leave_residue(d, host.name, row.server_id, "evacuated", row.migration_uuid)
     not_back = emptiness.not_back(v.reads, host.name)
     if not_back != v.not_back:
         d.put(replace(d.verification(host.name), not_back=not_back))

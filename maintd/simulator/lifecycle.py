@@ -386,6 +386,9 @@ class Lifecycle(Moves):
         server.deleted_at = copy.deleted_at = self.now()
         self.servers.pop(server.id, None)
         self.deleted[server.id] = server
+        for host in self.hosts.values():
+            if self.is_up(host) and host.killed_at is None:
+                host.residue.discard(server.id)  # nova-compute reaps what it finds of deleted servers (every half hour)
         touched = {server.host}
         for row in self.migrations_of.pop(server.id, ()):
             touched |= {row.source, row.destination}

@@ -13,6 +13,7 @@ from maintd.domain.observations import (
     MigrationSeen,
     Observation,
     PassRead,
+    Read,
     ResidueCleared,
     ServerSeen,
     ServersListed,
@@ -1088,3 +1089,32 @@ def test_a_confirmation_that_comes_late_clears_no_host_but_the_one_that_was_left
     )  # fmt: skip
 
     assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
+@pytest.mark.parametrize("left_by_a_row", [False, True])
+def test_an_evacuation_whose_server_was_evacuated_meanwhile_from_the_same_host_left_it_here(
+    left_by_a_row: bool,
+) -> None:
+    """A second evacuation that was asked for before the first was over names the first one's source, though the server
+    had been rebuilt here: what is here nobody cleans up. Where a row says how it has left, it has left."""
+    story = Story().closed()
+    here = row(story, "done", Kind.EVACUATION, source="cmp-02", destination=H)
+    on = replace(here, migration_id=18, migration_uuid="uuid-18", source=H, destination="cmp-03", status="completed")
+
+    def held(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(here, on) if left_by_a_row else (here,))
+        reads["allocations"] = replace(reads["allocations"], found=(SERVER,))
+        asked = PassRead(
+            story.now, API, H, story.passes, Read.CONSUMER, story.now, SERVER, (there(story, host="cmp-03"),)
+        )
+        after, service = reads.pop("after"), reads.pop("service")
+        reads.update(asked=asked, after=after, service=service)
+
+    story.verify(held)
+    assert residue(story) == ([] if left_by_a_row else [(SERVER, "evacuated")])
+
+    story.now += 20
+    story.see(ResidueCleared(story.now, Because("operator"), H))
+    story.verify(held)
+    assert residue(story) == []  # somebody has looked
