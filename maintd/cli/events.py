@@ -64,7 +64,7 @@ def do_events(args: argparse.Namespace) -> int:
     api = client(args)
     cursor = "0"
     if args.after is not None or args.all:
-        cursor = _print_from(api, args.after or cursor, asked, args.json)
+        *_, cursor = _printed(api, args.after or cursor, asked, args.json)
     else:
         last, cursor = _last(api, args.limit, asked)
         for event in last:
@@ -111,14 +111,13 @@ def _pages(api: Client, cursor: str, asked: Mapping[str, Any]) -> Iterator[tuple
             return
 
 
-def _print_from(api: Client, cursor: str, asked: Mapping[str, Any], as_json: bool) -> str:
-    """Print the events after a cursor; the cursor to go on from."""
+def _printed(api: Client, cursor: str, asked: Mapping[str, Any], as_json: bool) -> Iterator[str]:
+    """Print the events after a cursor; with each page the cursor to go on from."""
     for events, after in _pages(api, cursor, asked):
         for event in events:
             _print(event, as_json)
         sys.stdout.flush()
-        cursor = after
-    return cursor
+        yield after
 
 
 def _follow(api: Client, cursor: str, asked: Mapping[str, Any], as_json: bool) -> None:
@@ -127,7 +126,8 @@ def _follow(api: Client, cursor: str, asked: Mapping[str, Any], as_json: bool) -
     while True:
         sys.stdout.flush()
         try:
-            cursor = _print_from(api, cursor, {**asked, "wait": wait_s}, as_json)
+            for after in _printed(api, cursor, {**asked, "wait": wait_s}, as_json):
+                cursor = after
             away_since = None
             if wait_s:
                 continue

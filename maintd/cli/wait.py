@@ -2,8 +2,8 @@
 
 It asks the API once a second (less often for many hosts) and prints what changes. A daemon that is restarted meanwhile
 is waited for; one that stays away, or that runs but cannot see, ends the waiting with a code of its own, because
-"not empty yet" would then be a guess. So would be "empty": what the store remembers from before a restart, or from
-before a bus fell silent, is no yes until the cloud was read again.
+"not empty yet" would then be a guess. So would be "empty", and "stalled": what the store remembers from before a
+restart, or from before a bus fell silent, is no answer until the cloud was read again.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ def add(commands: Commands) -> None:
         commands, "wait", "wait until hosts are empty; an exit code for everything else",
         do_wait,
         description="Wait until every host (--any: one of them) is proven empty of Nova servers.",
-        epilog="exit codes: 0 empty; 1 a host was removed from Nova; 2 unknown host; 3 stalled (--fail-on-stall);\n"
-        "4 timed out; 5 maintd lost sight; 6 no maintd answers\n"
+        epilog="exit codes: 0 empty; 1 a host was removed from Nova; 2 unknown host, or not for you to see;\n"
+        "3 stalled (--fail-on-stall); 4 timed out; 5 maintd lost sight, or refuses your token by now; "
+        "6 no maintd answers\n"
         "example:\n  maintd wait cmp-17 cmp-18 --timeout 3600 --fail-on-stall",
     )  # fmt: skip
     wait.add_argument("hosts", metavar="HOST", nargs="+")
@@ -98,16 +99,28 @@ class Waiting:
 
     def _round(self, now: float) -> int | None:
         """Ask about everything once; an exit code if that ends the waiting."""
+        before: Mapping[str, Any] | None = None
         try:
             before = self.api.get("status")
             found = {name: self._ask(name) for name in self.hosts}
             status = self.api.get("status")
         except Unreachable as wrong:
-            return self._away(now, wrong)
-        except ApiError as wrong:
-            if wrong.status < 500:
+            if not self._said:
                 raise
             return self._away(now, wrong)
+        except ApiError as wrong:
+            if wrong.status >= 500:
+                return self._away(now, wrong)
+            if wrong.status == 404:
+                if before is None or before["baselined_at"] is not None:
+                    raise
+                return self._sight(
+                    now, before, "maintd has not read the cloud yet: which hosts there are, it will see."
+                )
+            if not self._said:
+                raise Usage(str(wrong)) from wrong
+            complain(f"maintd: {clean(wrong)}")
+            return Exit.LOST_SIGHT
         self._away_since = None
         for name, host in found.items():
             self._tell(name, host)
@@ -122,6 +135,10 @@ class Waiting:
             return Exit.YES if doubt is None else self._sight(now, status, doubt)
         stalled = [name for name, host in found.items() if host is not None and _stalled(host)]
         if self.fail_on_stall and stalled and (not self.any_of or len(stalled) == len(found)):
+            stuck = [found[name] for name in stalled]
+            doubt = _doubt(before, stuck) or _doubt(status, stuck)
+            if doubt is not None:
+                return self._sight(now, status, doubt)  # it may be over since
             complain(f"maintd: {clean(stalled[0])} stalls; see: maintd why {clean(stalled[0])}")
             return Exit.STALLED
         unknown = [host for host in found.values() if host is not None and host["closed"] and host["empty"] is None]
@@ -137,8 +154,6 @@ class Waiting:
             raise
 
     def _away(self, now: float, wrong: Exception) -> int | None:
-        if not self._said:
-            raise wrong
         if self._away_since is None:
             self._away_since = now
             complain(f"maintd: {clean(wrong)} Asking again for {PATIENCE_S:.0f} s.")
@@ -194,7 +209,7 @@ def summarise(host: Mapping[str, Any] | None) -> str:
 
 
 def _doubt(status: Mapping[str, Any], hosts: Iterable[Mapping[str, Any] | None]) -> str | None:
-    """Why an `empty` of these hosts cannot be relied upon now, as a sentence; None where it can."""
+    """Why an `empty` or a stall of these hosts cannot be relied upon now, as a sentence; None where it can."""
     if status["lost_sight"] is not None:
         return str(status["lost_sight"])
     since, read = status.get("leading_since_at"), status["baselined_at"]

@@ -215,6 +215,7 @@ def residue(asked: Asked) -> dict[str, Any]:
                 {
                     "host": {"type": "string"},
                     "cleared": {"type": "integer", "description": "how many leftovers"},
+                    "servers": {"type": "array", "items": {"type": "string"}, "description": "of which servers"},
                     "history_accepted": {"type": "boolean"},
                 }
             ),
@@ -227,15 +228,19 @@ def residue(asked: Asked) -> dict[str, Any]:
 def clear_residue(asked: Asked, host: str) -> dict[str, Any]:
     """POST /v1/residue/{host}/clear: an operator has seen to it that nothing is left on the host.
 
-    With "server_id" that is said of one server only; a history that nobody saw is then not accepted.
+    With "server_id" that is said of one server only; a history that nobody saw is then not accepted. What is noted
+    while this is asked is not cleared with it: the answer names all that was.
     """
     who, server_id = asked["who"], asked["server_id"]
     before = _slice(asked, host)
     open_before = [r for r in before.residue if r.cleared_at is None and server_id in (None, r.server_id)]
     accepted = before.host.history_unknown and server_id is None
-    if open_before or accepted:
-        asked.web.clear_residue(host, who, server_id)
-    return {"host": host, "cleared": len(open_before), "history_accepted": accepted}
+    servers = sorted({r.server_id for r in open_before})
+    for one in servers:
+        asked.web.clear_residue(host, who, one)
+    if accepted:
+        asked.web.clear_residue(host, who, None)
+    return {"host": host, "cleared": len(open_before), "servers": servers, "history_accepted": accepted}
 
 
 # --- status ----------------------------------------------------------------------------------------------------------
@@ -286,10 +291,10 @@ def status(asked: Asked) -> dict[str, Any]:
 
 def _leader(asked: Asked) -> dict[str, Any] | None:
     """Who holds the fleet lease and until when; None while nobody does."""
-    holder = asked.web.store.leases.holder(asked.web.fleet_lease)
-    if holder is None or holder[1] < asked.web.clock.now():
+    holder = asked.web.store.leases.holder(asked.web.fleet_lease, asked.web.clock.now())
+    if holder is None or not holder.holds:
         return None
-    return {"owner": holder[0], "expires_at": moment(holder[1])}
+    return {"owner": holder.owner, "expires_at": moment(holder.expires_at)}
 
 
 def _all(fetch: Callable[[str, int], Sequence[T]], key: Callable[[T], str]) -> list[T]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from maintd.cli import main
-from maintd.client import Client
+from maintd.cli import events, main
+from maintd.client import Client, Unreachable
 from maintd.domain.model import Bus, Drain, Host, Kind, Knowledge, Migration, Phase, Residue, Server
 from maintd.store import Subscription
 from tests.support.rabbitmq import free_port
@@ -258,9 +258,9 @@ def test_residue_is_cleared_by_name(served: Served, run) -> None:
     code, out, _ = run("residue", "clear", "cmp-17")
 
     assert 0 == code
-    assert "1 left behind" in out
+    assert "1 left behind" in out and out.endswith("  srv-1\n")
     ((host, who, server_id),) = served.residue_cleared
-    assert ("cmp-17", True, None) == (host, bool(who), server_id)
+    assert ("cmp-17", True, "srv-1") == (host, bool(who), server_id)
     assert (
         "Nothing is known to be left on cmp-17 by srv-2." in run("residue", "clear", "cmp-17", "--server", "srv-2")[1]
     )
@@ -315,6 +315,30 @@ def test_a_redelivery_that_waits_says_for_what(served: Served, run, state: str |
 
     assert (0, "1 will be sent again.") == (code, out.splitlines()[0])
     assert (f"Of these, 1 not now: the subscription s1 {says}" if says else "") == "".join(out.splitlines()[1:])
+
+
+def test_following_over_a_gap_shows_nothing_twice(served: Served, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages wait, and the second one meets a restart: the first is not shown again."""
+    monkeypatch.setattr(events, "PAGE", 2)
+    monkeypatch.setattr(events, "AGAIN_S", 0.0)
+    get, asked = Client.get, list[object]()
+
+    def restarting(self: Client, *path: str, **params: object) -> dict[str, object]:
+        asked.append(params.get("after"))
+        if len(asked) == 3:
+            raise Unreachable("it restarts")
+        if len(asked) == 6:
+            raise KeyboardInterrupt
+        answer = get(self, *path, **(params | {"wait": 0}))
+        if len(asked) == 1:
+            served.publish(*(emptied(f"cmp-{n}") for n in range(5)))
+        return answer
+
+    monkeypatch.setattr(Client, "get", restarting)
+    code, out, _ = run("events", "--follow", "--after", "0")
+
+    assert 130 == code
+    assert [f"cmp-{n}" for n in range(5)] == [line.split()[3] for line in out.splitlines()]
 
 
 def test_nobody_there_is_exit_code_6(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from maintd.cli.common import Usage
 from maintd.cli.wait import PATIENCE_S, SIGHT_PATIENCE_S, Waiting
 from maintd.client import ApiError, Client, Unreachable
 from maintd.clock import ManualClock
@@ -115,6 +116,75 @@ def test_empty_beats_stalled(served: Served) -> None:
     served.put(empty("cmp-1", drain_id="d1"), Drain("d1", "cmp-1", AT, stalled_at=AT))
 
     assert 0 == Hours(served).wait("cmp-1", fail_on_stall=True)
+
+
+def test_a_stall_that_is_only_remembered_ends_nothing(served: Served) -> None:
+    """After a restart a stall may be over: 3 comes with the reading of the cloud, if it stalls then."""
+    served.put(closed("cmp-1", drain_id="d1"), Drain("d1", "cmp-1", AT - 9, stalled_at=AT - 900))
+    served.status["leading_since_at"] = AT
+    read: dict[float, Callable[[], object]] = {
+        20.0: lambda: served.put(Knowledge(memory_since=AT - 900, baselined_at=AT + 20))
+    }
+    hours = Hours(served, read)
+
+    assert 3 == hours.wait("cmp-1", fail_on_stall=True)
+    assert AT + 20 == hours.clock.now()
+    served.put(Knowledge(memory_since=AT - 900, baselined_at=AT - 1))
+    assert 5 == Hours(served).wait("cmp-1", fail_on_stall=True)
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hours, int, float, float], None]:
+    """Let the API refuse with a status, from one time to another."""
+
+    def refuse(hours: Hours, status: int, from_s: float, until_s: float) -> None:
+        get = Client.get
+
+        def refusing(self: Client, *path: str, **params: object) -> dict[str, object]:
+            if AT + from_s <= hours.clock.now() < AT + until_s:
+                raise ApiError(status, "no")
+            return get(self, *path, **params)
+
+        monkeypatch.setattr(Client, "get", refusing)
+
+    return refuse
+
+
+Refuse = Callable[[Hours, int, float, float], None]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_ends_is_no_removed_host(served: Served, status: int, refuse: Refuse) -> None:
+    """5 where what was shown for an hour is shown no more; 2 where it never was."""
+    served.put(occupied("cmp-1", "moving"))
+    hours = Hours(served)
+    refuse(hours, status, 60, 9000)
+    assert 5 == hours.wait("cmp-1")
+
+    hours = Hours(served)
+    refuse(hours, status, 0, 9000)
+    with pytest.raises(Usage):
+        hours.wait("cmp-1")
+
+
+def test_a_store_that_is_away_at_first_is_waited_for(served: Served, refuse: Refuse) -> None:
+    """A daemon that answers, and cannot at the moment, is asked again, be it the first time."""
+    served.put(empty("cmp-1"))
+    hours = Hours(served)
+    refuse(hours, 503, 0, 20)
+
+    assert 0 == hours.wait("cmp-1")
+    assert AT + 20 == hours.clock.now()
+
+
+def test_a_cloud_that_was_never_read_has_no_unknown_hosts(served: Served) -> None:
+    """Right after a first start no host is known yet, and none is called a mistake."""
+    served.put(Knowledge(memory_since=AT))
+
+    def read() -> None:
+        served.put(empty("cmp-1"), Knowledge(memory_since=AT, baselined_at=AT + 9))
+
+    assert 0 == Hours(served, {9.0: read}).wait("cmp-1")
 
 
 def test_an_unknown_host_is_a_mistake(served: Served) -> None:

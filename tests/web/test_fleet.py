@@ -262,10 +262,9 @@ def test_residue_is_listed_and_cleared(served: Served) -> None:
     assert ["srv-1"] == names(served.get("/v1/residue")[1], "residue", "server_id")
     assert ["srv-1", "srv-2"] == names(served.get("/v1/residue?cleared=true")[1], "residue", "server_id")
     assert [] == served.get("/v1/residue?host=cmp-1")[1]["residue"]
-    assert (200, {"host": "cmp-17", "cleared": 1, "history_accepted": False}) == served.post(
-        "/v1/residue/cmp-17/clear", {"who": "ada"}
-    )
-    assert [("cmp-17", "ada", None)] == served.residue_cleared
+    answer = {"host": "cmp-17", "cleared": 1, "servers": ["srv-1"], "history_accepted": False}
+    assert (200, answer) == served.post("/v1/residue/cmp-17/clear", {"who": "ada"})
+    assert [("cmp-17", "ada", "srv-1")] == served.residue_cleared  # and nothing that is noted only now
 
 
 def test_residue_is_cleared_of_one_server(served: Served) -> None:
@@ -276,9 +275,8 @@ def test_residue_is_cleared_of_one_server(served: Served) -> None:
         Residue("cmp-17", "srv-2", "deleted_while_down", AT - 9),
     )
 
-    assert (200, {"host": "cmp-17", "cleared": 1, "history_accepted": False}) == served.post(
-        "/v1/residue/cmp-17/clear", {"who": "ada", "server_id": "srv-2"}
-    )
+    answer = {"host": "cmp-17", "cleared": 1, "servers": ["srv-2"], "history_accepted": False}
+    assert (200, answer) == served.post("/v1/residue/cmp-17/clear", {"who": "ada", "server_id": "srv-2"})
     assert 0 == served.post("/v1/residue/cmp-17/clear", {"server_id": "srv-3"})[1]["cleared"]
     assert 400 == served.post("/v1/residue/cmp-17/clear", {"server_id": 3})[0]
     assert [("cmp-17", "ada", "srv-2")] == served.residue_cleared
