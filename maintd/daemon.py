@@ -728,8 +728,8 @@ class Daemon:
         if fence is None:
             if not self._said_standby:
                 self._said_standby = True
-                holder = self.store.leases.holder(LEASE)
-                log.info("standing_by", holder=holder[0] if holder else None)
+                holder = self.store.leases.holder(LEASE, self.clock.now())
+                log.info("standing_by", holder=holder.owner if holder else None)
             self._stopping.wait(1.0)
             return
         self._said_standby = False
@@ -831,8 +831,8 @@ class Daemon:
 
     def _newest(self) -> object:
         """Another than before once any log shows more: something was committed, or what was held back may be seen."""
-        held_back = self.store.events.held_back(self.clock.now()) if self.config.tenants.jitter_s else 0
-        return self.store.last_sequence(), held_back
+        # Also without a jitter: what another controller commits may not be seen yet by our clock.
+        return self.store.last_sequence(), self.store.events.held_back(self.clock.now())
 
     def _held(self, keys: Sequence[str]) -> Held | None:
         """What the fleet has beside these migrations; None while another controller has it."""

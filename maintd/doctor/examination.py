@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 ASKING_S = 30.0
 """How long the API is asked before it is given up; the question under way may take a call's timeout longer."""
+STARTING_S = 10.0
+"""How long all buses are waited for to be listened to."""
 MARGIN_S = 30.0
 """What everything may take besides asking and listening."""
 
@@ -89,13 +91,13 @@ def bound_s(config: Config, options: Options) -> float:
 
 
 class _Task(Generic[T]):
-    """One probe on a thread of its own. What it raises is our own fault, and is raised where its result is taken."""
+    """One probe on a thread of its own. What it raises is our own fault, and `failure`: the others go on."""
 
     def __init__(self, what: str, work: Callable[[], T]) -> None:
         self.what = what
         self.result: T | None = None
         self._work = work
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"maintd-doctor-{what}", daemon=True)
         self._thread.start()
 
@@ -103,21 +105,29 @@ class _Task(Generic[T]):
         try:
             self.result = self._work()
         except BaseException as failure:
-            self._failure = failure
+            self.failure = failure
 
     def wait(self, seconds: float) -> bool:
         """Whether it has come home within so many seconds."""
         self._thread.join(max(0.0, seconds))
-        if self._failure is not None:
-            raise self._failure
         return not self._thread.is_alive()
+
+
+def _both(first: DatabaseFacts | None, last: DatabaseFacts | None) -> DatabaseFacts | None:
+    """The last look, with who led at the first."""
+    if first is None or last is None:
+        return last or first
+    return replace(last, led_before=first.led)
 
 
 @dataclass(slots=True)
 class _Listening:
     """What the ears and the API tell each other."""
 
+    pending: set[str]
+    """Buses that are to be listened to, and are not yet."""
     started_at: float | None = None
+    """When the last of those began that are."""
     computes: frozenset[str] | None = None
     """Those that are up, once the API has said so."""
     ended: threading.Event = field(default_factory=threading.Event)
@@ -126,7 +136,7 @@ class _Listening:
 class _Examination:
     def __init__(self, config: Config, options: Options, tell: Callable[[str], None], clock: Clock) -> None:
         self._config, self._options, self._tell, self._clock = config, options, tell, clock
-        self._listening = _Listening()
+        self._listening = _Listening({bus.name for bus in config.buses})
         self._heard: dict[str, Heard] = {}
 
     def run(self) -> Report:
@@ -149,17 +159,22 @@ class _Examination:
                     break
                 self._progress()
         self._listening.ended.set()
-        for task in tasks:
+        # Who reads the queues was looked at by now; who led when they were, is to be known too.
+        leads: _Task[DatabaseFacts] = _Task("the database", lambda: database.look(config, self._clock))
+        for task in (*tasks, leads):
             task.wait(began + given_s - self._clock.monotonic())
         late = [task.what for task in tasks if not task.wait(0.0)]
         facts = Facts(
             config=configuration.look(config),
-            database=stored.result,
+            database=_both(stored.result, leads.result),
             daemon=running.result,
             buses=tuple(ear.result for ear in ears if ear.result is not None),
             api=asked.result if asked is not None else None,
             webhooks=tuple(hook.result for hook in hooks if hook.result is not None),
             unfinished=tuple((what, self._clock.monotonic() - began) for what in late),
+            failed=tuple(
+                (task.what, f"{type(task.failure).__name__}: {task.failure}") for task in tasks if task.failure
+            ),
         )
         return Report(judge(facts), self._clock.monotonic() - began, bool(late))
 
@@ -173,6 +188,12 @@ class _Examination:
     # -- on threads of their own
 
     def _hear(self, one: BusConfig) -> BusFacts:
+        try:
+            return self._overhear(one)
+        finally:
+            self._listening.pending.discard(one.name)
+
+    def _overhear(self, one: BusConfig) -> BusFacts:
         facts = bus.look(one, self._options.management_url)
         if not facts.reached or not self._options.listen_s:
             return facts
@@ -181,6 +202,7 @@ class _Examination:
             at = self._clock.now()
             known = self._listening.started_at
             self._listening.started_at = at if known is None else max(at, known)
+            self._listening.pending.discard(one.name)
 
         def enough(heard: Heard) -> bool:
             self._heard[one.name] = heard
@@ -203,10 +225,14 @@ class _Examination:
         self._listening.computes = frozenset(one.host for one in facts.computes if one.up and not one.unknown)
         if not self._config.buses or not self._options.listen_s:
             return facts
-        while self._listening.started_at is None:
+        # A bus is not to be blamed for what it did not tell before it was listened to.
+        until = self._clock.monotonic() + STARTING_S
+        while self._listening.pending and self._clock.monotonic() < until:
             if self._listening.ended.wait(0.1):
                 return facts
         since = self._listening.started_at
+        if since is None:
+            return facts
         left_s = since + self._options.listen_s - api.LATE_S - self._clock.now()
         if self._listening.ended.wait(max(0.0, left_s)):
             return facts  # every compute was heard, or the connection was lost

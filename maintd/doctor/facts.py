@@ -13,6 +13,7 @@ from maintd.delivery.outcome import Outcome
 from maintd.doctor.stream import Heard
 from maintd.nova.rights import Tried
 from maintd.nova.shown import Look, Managed, Reading
+from maintd.store import Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class BusMemory:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """The database at `now`. `missing`: SQLite's file is not there (yet); `holder` is who leads, and until when."""
+    """The database at `now`. `missing`: SQLite's file is not there (yet); `holder` is who leads, or
+    led last; `led_before` whether somebody led when the doctor began."""
 
     label: str
     now: float
@@ -54,7 +56,8 @@ class DatabaseFacts:
     current: str | None = None
     needed: str = ""
     readonly: str | None = None
-    holder: tuple[str, float] | None = None
+    holder: Holder | None = None
+    led_before: bool | None = None
     buses: tuple[BusMemory, ...] = ()
     oldest_pending_at: float | None = None
     disabled: Mapping[str, str] = field(default_factory=dict)
@@ -66,10 +69,11 @@ class DatabaseFacts:
 
     @property
     def led(self) -> bool | None:
-        """Whether a maintd holds the fleet lease; None where that could not be read."""
+        """Whether a maintd holds the fleet lease; None where that could not be read, or has changed meanwhile."""
         if not self.usable:
             return False if self.missing else None
-        return self.holder is not None and self.holder[1] > self.now
+        now = self.holder is not None and self.holder.holds
+        return now if self.led_before in (None, now) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,4 +196,6 @@ class Facts:
     api: ApiFacts | None = None
     webhooks: tuple[WebhookFacts, ...] = ()
     unfinished: tuple[tuple[str, float], ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+    """(what, our own fault) of looks that came to nothing by a mistake of maintd's."""
     """(what was looked at, seconds it was given)."""

@@ -82,6 +82,6 @@ def worst(findings: Iterable[Finding]) -> Level:
 
 UNFINISHED = Check(
     "doctor.finished",
-    "whether everything that was to be looked at answered in time",
-    means_error="Something hangs: what was to be looked at there is not known, whatever else is ok.",
+    "whether everything that was to be looked at answered in time, and the doctor itself did not fail on it",
+    means_error="Something hangs, or maintd failed: what was to be looked at there is not known, whatever else is ok.",
 )

@@ -33,6 +33,20 @@ class Fence:
     token: int
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who had a lease last and has not given it back. `left_s` is how long it lasts unless it is renewed, by the clock
+    that counts; negative where it ran out."""
+
+    owner: str
+    expires_at: float
+    left_s: float
+
+    @property
+    def holds(self) -> bool:
+        return self.left_s > 0.0
+
+
 _DATABASE_CLOCK: Final[dict[str, ColumnElement[float]]] = {
     "mysql": literal_column("UNIX_TIMESTAMP(NOW(6))"),
     "postgresql": literal_column("EXTRACT(EPOCH FROM clock_timestamp())"),
@@ -69,11 +83,17 @@ class Leases:
         given_back = update(leases).where(*_is(fence)).values(owner="", expires_at=0.0)
         self._database.write(lambda connection: connection.execute(given_back))
 
-    def holder(self, name: str) -> tuple[str, float] | None:
-        """(owner, when it ends unless renewed: may have passed), or None when nobody holds the lease."""
+    def holder(self, name: str, now: float) -> Holder | None:
+        """Who holds the lease, or has let it run out; None when nobody does."""
         query = select(leases.c.owner, leases.c.expires_at).where(leases.c.name == name)
-        row = self._database.read(lambda connection: connection.execute(query).first())
-        return (row.owner, row.expires_at) if row is not None and row.owner else None
+
+        def work(connection: Connection) -> Holder | None:
+            row = connection.execute(query).first()
+            if row is None or not row.owner:
+                return None
+            return Holder(row.owner, row.expires_at, row.expires_at - self._time(connection, now))
+
+        return self._database.read(work)
 
     def _acquire(self, connection: Connection, name: str, owner: str, ttl_s: float, now: float) -> Fence | None:
         time = self._time(connection, now)

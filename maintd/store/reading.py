@@ -51,8 +51,8 @@ class Reading:
 
     def host(self, name: str) -> HostSlice | None:
         """A host with its servers and those landing on it, its migrations (open and of the last hour), its residue that
-        is not cleared and its open drain. On SQLite it is all of one moment."""
-        return self._database.read(lambda connection: self._slice(connection, name))
+        is not cleared and its open drain, all of one moment."""
+        return self._database.read(lambda connection: self._slice(connection, name), as_one=True)
 
     def servers(self, after: str = "", limit: int = 100, host: str | None = None) -> list[Server]:
         """Servers by id, deleted ones included while they are remembered."""

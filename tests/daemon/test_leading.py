@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -15,15 +16,15 @@ from typing import Any, cast
 import pytest
 
 from maintd import daemon as module
-from maintd.clock import SystemClock
+from maintd.clock import ManualClock, SystemClock
 from maintd.config import load
 from maintd.daemon import Daemon, Leading
 from maintd.delivery.subscribers import Disabled
-from maintd.domain.events import instant_text
+from maintd.domain.events import CloudEvent, instant_text
 from maintd.domain.model import Because, Bus, Host
 from maintd.domain.observations import BusSeen
 from maintd.errors import LeaseLost, StoreUnavailable
-from maintd.store import EventRow
+from maintd.store import Commit, EventRow
 from maintd.systemd import Notifier
 from maintd.web import stream
 from tests.support.rabbitmq import wait_until
@@ -71,6 +72,20 @@ def test_who_listens_hears_at_once_what_is_committed(daemon: Daemon, monkeypatch
 
         daemon.bell.close()
         assert client.ended()
+
+
+def test_who_listens_with_a_clock_that_is_behind_is_woken_once_it_may_see(daemon: Daemon) -> None:
+    """What another controller has committed may not be seen yet by our clock; without a jitter, too."""
+    now = daemon.clock.now()
+    told = CloudEvent(
+        "e-1", "maintd.server.moving.v1", "/maintd/main", "srv-1", now, 9, {"server_id": "srv-1"}, project_id="p-1",
+        incarnation=1, visible_at=now + 60.0,
+    )  # fmt: skip
+    daemon.store.commit(Commit(_leading(daemon).fence, events=[told]))
+    later = copy.copy(daemon)
+    later.clock = ManualClock(now + 61.0)
+
+    assert daemon._newest() != later._newest()
 
 
 def test_a_late_word_of_a_lost_lease_does_not_end_the_next_leader(daemon: Daemon) -> None:

@@ -522,6 +522,31 @@ def test_database_in_no_directory(clinic: Clinic) -> None:
     assert not (clinic.folder / "nowhere").exists()
 
 
+# --- ourselves -------------------------------------------------------------------------------------------------------
+
+
+def test_our_own_fault_is_one_finding(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that fails by a mistake of ours costs no other finding, and the exit code says that something is wrong."""
+
+    def fail(*given: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr("maintd.doctor.probes.daemon.look", fail)
+    report = clinic.examine()
+
+    found = only(report, "doctor.finished", "error")
+    assert ("the daemon", True) == (found.subject, "ZeroDivisionError: a mistake" in found.text)
+    assert {"ok"} == {str(one.level) for one in report.findings if one.check == "webhook.connects"}
+    assert 2 == report.exit_code
+
+
+def test_a_name_that_is_none(clinic: Clinic) -> None:
+    """A webhook's host name with an empty part cannot be looked up."""
+    clinic.change("webhook:hook", url="http://hook..example.org/x")
+
+    assert "cannot be resolved" in only(clinic.examine(), "webhook.connects", "error").text
+
+
 # --- webhooks --------------------------------------------------------------------------------------------------------
 
 

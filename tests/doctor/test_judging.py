@@ -12,6 +12,7 @@ from maintd.doctor.facts import (
     ApiFacts,
     BusFacts,
     BusMemory,
+    Changed,
     Compute,
     ConfigFacts,
     DaemonFacts,
@@ -21,9 +22,10 @@ from maintd.doctor.facts import (
 )
 from maintd.doctor.findings import Check, Level, worst
 from maintd.doctor.judging import bus as bus_judge
-from maintd.doctor.judging import clocks, daemon, database, judge, stream, webhooks, words
+from maintd.doctor.judging import clocks, computes, daemon, database, judge, stream, webhooks, words
 from maintd.doctor.stream import Form, Heard, Place
 from maintd.nova.shown import Look, Managed, Node, Queue, Reading
+from maintd.store import Holder
 
 PLACE = Place("nova", "versioned_notifications")
 REACHED = Look((Node("rabbit-1:5672"),), True)
@@ -115,6 +117,28 @@ def test_an_action_with_or_without_its_update(between: tuple[str, ...], silent: 
     assert 0 == sum(heard(*between, end).silent_actions.values())
 
 
+def test_what_another_bus_may_have_told_accuses_nobody() -> None:
+    """Of two buses one is silent: what changed may be the other's to tell, and so may be a silent compute that is heard
+    there no more because listening broke."""
+    api = ApiFacts(
+        computes=(Compute("cmp-a1", True, True), Compute("cmp-b1", True, True)),
+        changed=(Changed("s-1", "cmp-a1", 90.0), Changed("s-2", "cmp-b1", 90.0)),
+    )
+    a = replace(BUS, name="a", heard=heard(body("instance.reboot.end", "nova-compute:cmp-a1")))
+    b = replace(BUS, name="b", heard=heard())
+    alone = [one.level for one in stream.judge(b, api, None) if one.check == "stream.arrives"]
+    beside = [one.level for one in stream.judge(b, api, None, [a]) if one.check == "stream.arrives"]
+    assert ([Level.ERROR], [Level.UNKNOWN]) == (alone, beside)
+
+    broken = replace(b, heard=heard(body("instance.reboot.end", "nova-compute:cmp-b1")), listening_trouble="lost")
+    assert [Level.WARNING] == [one.level for one in computes.judge([a, b], api)]
+    for lost, buses in ((replace(broken, heard=None), [a]), (replace(broken, heard=heard()), [a])):
+        facts = Facts(ConfigFacts(), api=api, buses=(*buses, lost))
+        assert [Level.UNKNOWN] == [one.level for one in judge(facts) if one.check == "stream.computes"]
+    facts = Facts(ConfigFacts(), api=api, buses=(a, broken))
+    assert [Level.OK] == [one.level for one in judge(facts) if one.check == "stream.computes"]
+
+
 def test_a_running_daemon_remembers_updates() -> None:
     """What the daemon has taken since its start counts where the doctor itself has heard too little."""
     facts = replace(BUS, heard=heard(body("instance.exists", "nova-compute:cmp-1")))
@@ -199,7 +223,7 @@ def test_bounds_as_the_plugin_shows_them(consumers: int, limits: dict[str, int] 
 def test_what_a_leading_daemon_remembers() -> None:
     """While a daemon leads, blindness not made up for is a warning; without one its memory says nothing."""
     blind = BusMemory("default", True, blind_from=40.0, last_message_at=90.0)
-    led = replace(DATABASE, holder=("a", 110.0), buses=(blind,))
+    led = replace(DATABASE, holder=Holder("a", 110.0, 10.0), buses=(blind,))
 
     (found,) = bus_judge.memory(BUS, led)
     assert ("warning", True) == (found.level, "missed notifications 60 s ago" in found.text)
@@ -213,20 +237,31 @@ def test_what_a_leading_daemon_remembers() -> None:
 @pytest.mark.parametrize(
     ("holder", "consumers", "level"),
     [
-        (("a", 110.0), 1, "ok"),
-        (("a", 110.0), 0, "warning"),
-        (("a", 110.0), 2, "error"),
-        (("a", 90.0), 1, "error"),
+        (Holder("a", 110.0, 10.0), 1, "ok"),
+        (Holder("a", 110.0, 10.0), 0, "warning"),
+        (Holder("a", 110.0, 10.0), 2, "error"),
+        (Holder("a", 90.0, -10.0), 1, "error"),
         (None, 1, "error"),
         (None, 0, "ok"),
     ],
 )
-def test_readers_against_the_lease(holder: tuple[str, float] | None, consumers: int, level: str) -> None:
+def test_readers_against_the_lease(holder: Holder | None, consumers: int, level: str) -> None:
     """One reader is ours exactly while somebody holds the lease of our database."""
     look = Look((Node("r"),), True, None, (Queue("maintd", True, 0, consumers),))
     facts = replace(BUS, before=look, after=None)
 
     assert [level] == [str(one.level) for one in bus_judge.readers(facts, replace(DATABASE, holder=holder))]
+
+
+@pytest.mark.parametrize("led_before", [False, True])
+def test_who_has_begun_or_ended_meanwhile_is_no_stranger(led_before: bool) -> None:
+    """The reader is counted a minute after the lease was first looked at: who leads by then is another question."""
+    look = Look((Node("r"),), True, None, (Queue("maintd", True, 0, 1 - led_before),))
+    held = None if led_before else Holder("a", 110.0, 10.0)
+    facts = replace(BUS, before=look, after=None)
+    (found,) = bus_judge.readers(facts, replace(DATABASE, holder=held, led_before=led_before))
+
+    assert found.level is (Level.OK if led_before else Level.UNKNOWN)
 
 
 def test_a_reader_without_a_database_to_ask() -> None:

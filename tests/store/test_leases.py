@@ -22,16 +22,17 @@ def test_one_holds_the_lease(store: Store, other: Store) -> None:
     mine = store.leases.acquire("fleet", "me", 15.0, NOW)
     assert mine is not None
     assert other.leases.acquire("fleet", "you", 15.0, NOW + 1) is None
-    holder = other.leases.holder("fleet")
-    assert holder is not None and "me" == holder[0]
+    holder = other.leases.holder("fleet", NOW)
+    assert holder is not None and "me" == holder.owner
     store.leases.release(mine)
-    assert other.leases.holder("fleet") is None
+    assert other.leases.holder("fleet", NOW) is None
     theirs = other.leases.acquire("fleet", "you", 15.0, NOW + 1)
 
     assert theirs is not None and theirs.token > mine.token
     assert not store.leases.renew(mine, 15.0, NOW + 2)
     store.leases.release(mine)
-    assert "you" == (other.leases.holder("fleet") or ("", 0))[0]
+    holder = other.leases.holder("fleet", NOW)
+    assert holder is not None and "you" == holder.owner
 
 
 def test_a_lease_that_ran_out_is_taken(store: Store, other: Store) -> None:
@@ -69,7 +70,7 @@ def test_leases_are_apart(store: Store) -> None:
     """Leases of different names have nothing to do with each other."""
     assert store.leases.acquire("fleet", "me", 15.0, NOW) is not None
     assert store.leases.acquire("purge", "you", 15.0, NOW) is not None
-    assert store.leases.holder("nothing") is None
+    assert store.leases.holder("nothing", NOW) is None
 
 
 def test_a_race_has_one_winner(connection: str, store: Store, other: Store) -> None:
@@ -95,9 +96,11 @@ def test_a_race_has_one_winner(connection: str, store: Store, other: Store) -> N
 
 def test_the_end_is_told_in_the_clock_that_counts(store: Store) -> None:
     """On SQLite the lease ends by the caller's time; on a server by the server's, whatever the caller's clock says."""
-    store.leases.acquire("fleet", "me", 15.0, NOW)
-    holder = store.leases.holder("fleet")
-    assert holder is not None
+    store.leases.acquire("fleet", "me", 600.0, NOW)
+    holder = store.leases.holder("fleet", NOW)
+    late = store.leases.holder("fleet", NOW + 601.0)  # a controller whose clock is ahead
+    assert holder is not None and late is not None
     expected = NOW if store.embedded else time.time()
 
-    assert abs(holder[1] - expected - 15.0) < 5.0
+    assert abs(holder.expires_at - expected - 600.0) < 60.0
+    assert holder.holds and late.holds is not store.embedded

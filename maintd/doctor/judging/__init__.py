@@ -33,8 +33,12 @@ def judge(facts: Facts) -> tuple[Finding, ...]:
         *(database.judge(facts.database) if facts.database else ()),
         *(daemon.judge(facts.daemon, facts.database) if facts.daemon else ()),
         *(finding for one in facts.buses for finding in bus.judge(one, facts.database)),
-        *(finding for one in facts.buses for finding in stream.judge(one, facts.api, facts.daemon)),
-        *computes.judge(facts.buses, facts.api),
+        *(
+            finding
+            for one in facts.buses
+            for finding in stream.judge(one, facts.api, facts.daemon, [b for b in facts.buses if b is not one])
+        ),
+        *computes.judge(facts.buses, facts.api, all_listened=not _some_bus_is_unheard(facts)),
         *(api.judge(facts.api) if facts.api else ()),
         *clocks.judge(facts.buses, facts.api),
         *webhooks.judge(facts.webhooks, facts.database),
@@ -46,4 +50,18 @@ def judge(facts: Facts) -> tuple[Finding, ...]:
             )
             for what, given_s in facts.unfinished
         ),
+        *(
+            UNFINISHED.error(
+                f"Looking at {what} came to nothing by maintd's own fault: {fault}.",
+                "Please report it; everything else was looked at.",
+                what,
+            )
+            for what, fault in facts.failed
+        ),
     )
+
+
+def _some_bus_is_unheard(facts: Facts) -> bool:
+    """Whether there is a bus of which nothing is known, or that was not listened to until the end."""
+    lost = [what for what, _ in (*facts.unfinished, *facts.failed) if what.startswith("bus ")]
+    return bool(lost) or not all(bus.listened for bus in facts.buses)

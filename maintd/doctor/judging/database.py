@@ -67,12 +67,11 @@ def writable(facts: DatabaseFacts) -> Finding:
 
 def lease(facts: DatabaseFacts) -> Finding:
     """Who leads? A daemon gives its lease back when it ends, and one that died loses it within seconds."""
-    if facts.led and facts.holder is not None:
-        left_s = facts.holder[1] - facts.now
-        return LEASE.ok(f"{facts.holder[0]} holds the fleet lease (for {seconds(left_s)} more, then it renews).")
-    if facts.holder is not None:
-        gone_s = facts.now - facts.holder[1]
-        text = f"Nobody holds the fleet lease: {facts.holder[0]} let it run out {seconds(gone_s)} ago."
+    holder = facts.holder
+    if holder is not None and holder.holds:
+        return LEASE.ok(f"{holder.owner} holds the fleet lease (for {seconds(holder.left_s)} more, then it renews).")
+    if holder is not None:
+        text = f"Nobody holds the fleet lease: {holder.owner} let it run out {seconds(-holder.left_s)} ago."
         return LEASE.unknown(text, "systemctl start maintd, if it should run.")
     return LEASE.unknown("Nobody holds the fleet lease: no maintd runs.", "systemctl start maintd, if it should run.")
 

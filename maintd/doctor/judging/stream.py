@@ -6,7 +6,7 @@ they first send, and servers that the API shows to have changed meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from maintd.doctor.facts import ApiFacts, BusFacts, DaemonFacts
 from maintd.doctor.findings import Check, Finding
@@ -59,7 +59,10 @@ ENOUGH = 20
 """Notifications of servers after which a daemon that has taken no instance.update will not take any."""
 
 
-def judge(bus: BusFacts, api: ApiFacts | None, daemon: DaemonFacts | None) -> Iterator[Finding]:
+def judge(
+    bus: BusFacts, api: ApiFacts | None, daemon: DaemonFacts | None, others: Sequence[BusFacts] = ()
+) -> Iterator[Finding]:
+    """`others`: the other buses; what changed may be theirs to tell."""
     if not bus.reached:
         return
     if bus.listening_trouble is not None:
@@ -77,14 +80,14 @@ def judge(bus: BusFacts, api: ApiFacts | None, daemon: DaemonFacts | None) -> It
             bus.name,
         )
         return
-    yield from arrives(bus, bus.heard, api)
+    yield from arrives(bus, bus.heard, api, others)
     yield from half_converted(bus, bus.heard)
     yield from state_changes(bus, bus.heard, daemon)
     yield from payloads(bus, bus.heard)
     yield from readable(bus, bus.heard)
 
 
-def arrives(bus: BusFacts, heard: Heard, api: ApiFacts | None) -> Iterator[Finding]:
+def arrives(bus: BusFacts, heard: Heard, api: ApiFacts | None, others: Sequence[BusFacts] = ()) -> Iterator[Finding]:
     """Versioned notifications, where we read; else why not."""
     span = seconds(bus.listened_s)
     here = heard.count(Form.VERSIONED)
@@ -111,10 +114,10 @@ def arrives(bus: BusFacts, heard: Heard, api: ApiFacts | None) -> Iterator[Findi
         yield FORMAT.error(text, NOVA_CONF, bus.name)
         return
     if bus.last.exchange_there:
-        yield _silence(bus, api, span)
+        yield _silence(bus, api, span, others)
 
 
-def _silence(bus: BusFacts, api: ApiFacts | None, span: str) -> Finding:
+def _silence(bus: BusFacts, api: ApiFacts | None, span: str, others: Sequence[BusFacts]) -> Finding:
     """Nothing at all came: does anything else tell why?"""
     made = {queue.name for queue in bus.last.queues if queue.there}
     ours = set(bus.topic_queues) & made
@@ -136,6 +139,13 @@ def _silence(bus: BusFacts, api: ApiFacts | None, span: str) -> Finding:
                 bus.name,
             )
     changed = (api.changed if api is not None else None) or ()
+    if changed and others:
+        return ARRIVES.unknown(
+            f"Nothing arrived within {span}; what the API shows to have changed meanwhile (on "
+            f"{named({one.host for one in changed})}) may have been for another bus to tell.",
+            f"Make something happen in the cell of {bus.group} while the doctor listens: start or stop a server there.",
+            bus.name,
+        )
     if changed:
         return ARRIVES.error(
             f"Nothing arrived within {span}, although {counted(len(changed), 'server')} changed meanwhile (on "

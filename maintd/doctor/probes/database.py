@@ -52,7 +52,7 @@ def _look(store: Store, clock: Clock) -> DatabaseFacts:
         current=current,
         needed=needed,
         readonly=readonly,
-        holder=store.leases.holder(FLEET),
+        holder=store.leases.holder(FLEET, clock.now()),
         buses=tuple(
             BusMemory(bus.name, bus.connected, bus.blind_from, bus.last_message_at, bus.deaf_from)
             for bus in store.reading.buses()

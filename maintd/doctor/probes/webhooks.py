@@ -73,7 +73,7 @@ async def _connect(webhook: WebhookConfig) -> WebhookFacts:
         trouble = f"TLS certificate refused: {wrong.verify_message}"
     except ssl.SSLError as wrong:
         trouble = f"no TLS: {wrong.reason or type(wrong).__name__}"
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the latter of a name that is none, such as one with an empty part
         trouble = "its name cannot be resolved"
     except OSError as wrong:
         trouble = f"no connection: {wrong.strerror or type(wrong).__name__}"
