@@ -17,6 +17,8 @@ from maintd.domain.model import (
     Departure,
     Host,
     Kind,
+    Migration,
+    Phase,
     Residue,
     Verification,
 )
@@ -251,10 +253,16 @@ def _look_for_its_rows(d: Draft, host: str, server_id: str) -> None:
         d.put(replace(v, not_back=(*v.not_back, server_id)))
 
 
+def waits_for_its_source(m: Migration) -> bool:
+    """Whether its source is to take the server back, or to confirm that it keeps nothing of it, as far as is known."""
+    unconfirmed = m.phase is Phase.AWAITING_CONFIRMATION and m.verdict is None
+    return m.source != m.destination and (m.phase is Phase.REVERTING or unconfirmed)
+
+
 def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
     """What left a host with nobody saying so: its server was deleted, its disks were not. A revert that had not come
-    to its end; on a dead host a move of which Nova shows no row any more, and a build of which it shows nothing, and
-    on one that is up again those that were last heard of before.
+    to its end, or a move that its source has not confirmed; on a dead host a move of which Nova shows no row any more,
+    and a build of which it shows nothing, and on one that is up again those that were last heard of before.
 
     Nova removes the rows with the server (facts 2.6). What is left here then spoils the pass, and blocks the next.
     """
@@ -272,7 +280,8 @@ def leave_vanished(d: Draft, host: Host, v: Verification) -> None:
         d.put(replace(d.verification(host.name), not_back=not_back))
     unheard_since = v.begun_at or d.now if host.down else host.last_down_to or 0.0
     for m in d.open_migrations_on(host.name):
-        if m.moved_at < unheard_since and m.server_id not in shown:
+        gone_back = waits_for_its_source(m) and m.source == host.name and m.moved_at < (v.begun_at or 0.0)
+        if (gone_back or m.moved_at < unheard_since) and m.server_id not in shown:
             left = m.source == host.name  # else it was on its way here, and may have arrived
             kind = "evacuated" if left and m.kind is Kind.EVACUATION else "deleted_while_down"
             leave_residue(d, host.name, m.server_id, kind, m.migration_uuid, begun_at=m.begun_at)

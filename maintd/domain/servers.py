@@ -37,6 +37,7 @@ from maintd.domain.residue import (
     left_unexplained,
     remember_evacuation,
     vouch,
+    waits_for_its_source,
 )
 
 _SHOWN = attrgetter(
@@ -209,8 +210,7 @@ def _server_deleted(d: Draft, o: ServerSeen, known: Server | None) -> None:
             if source is not None and m.kind is Kind.EVACUATION:
                 leave_residue(d, source.name, o.server_id, "evacuated", m.migration_uuid)
             elif source is not None and source.name != host:
-                unconfirmed = m.phase is Phase.AWAITING_CONFIRMATION and m.verdict is None
-                if m.phase is Phase.REVERTING or unconfirmed or _was_down(source, o, known):
+                if waits_for_its_source(m) or _was_down(source, o, known):
                     # Nobody has confirmed it, that we know of; it may have been reverted and not be back yet.
                     leave_residue(d, source.name, o.server_id, "deleted_while_down")
                 else:

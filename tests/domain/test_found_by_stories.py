@@ -379,6 +379,19 @@ def test_a_revert_that_a_pass_saw_and_that_never_arrived() -> None:
     assert residue(story) == [(SERVER, "deleted_while_down")]
 
 
+@pytest.mark.parametrize("status", ["reverting", "finished"])
+def test_a_move_that_waited_for_its_source_and_that_no_list_shows_any_more_left_something_there(status: str) -> None:
+    """Its server was deleted, since Nova shows no row of it: whether its source had taken it back by then, or confirmed
+    that it keeps nothing, nobody has said. The host was up all the time, and a whole pass finds nothing."""
+    story = Story().closed()
+    story.see(there(story, host="cmp-02"), row(story, status, Kind.RESIZE))
+    story.now += 60
+    story.verify()
+
+    assert not proven(story)
+    assert residue(story) == [(SERVER, "deleted_while_down")]
+
+
 def test_a_move_that_was_first_seen_completed_has_arrived() -> None:
     """Forced onto a host that is thought dead, its row read when it was over, its server then deleted there unheard:
     the server was there last, and is noted.
