@@ -680,7 +680,8 @@ class Daemon:
         set_to = self.clock.now() - self.clock.monotonic()
         while not self._stopping.is_set():
             now = self.clock.monotonic()
-            step_s, set_to = self.clock.now() - now - set_to, self.clock.now() - now
+            offset_s = self.clock.now() - now
+            step_s, set_to = offset_s - set_to, offset_s
             try:
                 if abs(step_s) > CLOCK_STEP_S and self.leading is not None:
                     log.error("clock_was_set", by_s=round(step_s, 1), detail="everything is read and proven anew.")

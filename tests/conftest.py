@@ -8,12 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.support.rabbitmq import proxy, rabbit  # noqa: E402
 
 __all__ = ["proxy", "rabbit"]
+
+
+# A machine that stalls for a moment is no fault of what is tested.
+settings.register_profile("maintd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("maintd")
 
 
 @pytest.fixture(autouse=True)

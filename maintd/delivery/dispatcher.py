@@ -521,24 +521,16 @@ class Dispatcher:
 
     def _record(self, batch: Sequence[_Ended]) -> tuple[list[bool], list[_Ended]]:
         """Which were recorded, and the first of each endpoint that was disabled by it. In a store thread."""
-        recorded = self._deliveries.finish_many([ended.finish for ended in batch])
         disabled = []
-        given_up = {one.endpoint: one.at for one in self._fixed_disabled}
-        for ended, kept in zip(batch, recorded, strict=True):
+        for ended in batch:  # before anything is recorded: else what comes next would be called up, and sent
             name, outcome, attempt = ended.of.endpoint.name, ended.outcome, ended.finish.attempt
-            if outcome is None:
-                continue
-            if name not in self._fixed:
-                if kept:
-                    self._note(ended.of.endpoint, outcome, attempt)
-            elif outcome.disables:
-                reason = f"the endpoint answered {outcome.status}"
-                given_up[name] = attempt.ended_at
-                if self._deliveries.disable(name, reason, attempt.ended_at):
+            if name in self._fixed and outcome is not None and outcome.disables:
+                if self._deliveries.disable(name, f"the endpoint answered {outcome.status}", attempt.ended_at):
                     disabled.append(ended)
-            elif name in given_up and ended.finish.state == "pending":  # it was under way when the others were given up
-                with contextlib.suppress(StoreUnavailable):  # it is given up after the next attempt, then
-                    self._deliveries.give_up(name, "the endpoint is disabled", attempt.ended_at, made_by=given_up[name])
+        recorded = self._deliveries.finish_many([ended.finish for ended in batch])
+        for ended, kept in zip(batch, recorded, strict=True):
+            if kept and ended.outcome is not None and ended.of.endpoint.name not in self._fixed:
+                self._note(ended.of.endpoint, ended.outcome, ended.finish.attempt)
         if disabled:
             self._fixed_disabled = self._disabled_of_fixed()
         return recorded, disabled

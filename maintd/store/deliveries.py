@@ -391,9 +391,16 @@ class Deliveries:
         return self.finish_many([Finish(delivery_id, owner, attempt, state, due_at)])[0]
 
     def finish_many(self, finishes: Sequence[Finish]) -> list[bool]:
-        """`finish` for several in one transaction, in the order given."""
+        """`finish` for several in one transaction, in the order given.
+
+        What is to be tried again at an endpoint that was disabled meanwhile is given up, as all was that waited for it.
+        """
 
         held, emptied = self._database.write(lambda connection: _finish(connection, finishes))
+        again = {one.delivery_id: one.attempt.ended_at for one in finishes if one.state == "pending"}
+        if again and self._database.dialect != "sqlite" and self.disabled():
+            # Neither this nor what disabled the endpoint may have seen the other, where two can write at once.
+            emptied |= self._database.write(lambda connection: _end_of_disabled(connection, again))
         self._look_again(emptied, max((finish.attempt.ended_at for finish in finishes), default=0.0))
         return held
 
@@ -830,12 +837,33 @@ def _finish(connection: Connection, finishes: Sequence[Finish]) -> tuple[list[bo
     if recorded:
         connection.execute(_RECORD, [_attempt_row(finish) for finish in recorded])
     over = {finish.delivery_id: finish.attempt.ended_at for finish in recorded if finish.state != "pending"}
+    again = {finish.delivery_id: finish.attempt.ended_at for finish in recorded if finish.state == "pending"}
+    return held, _next_in_line(connection, over) | (_end_of_disabled(connection, again) if again else set())
+
+
+def _end_of_disabled(connection: Connection, again: Mapping[int, float]) -> set[_Line]:
+    """Of deliveries that are to be tried again (when each was tried), give up those whose endpoint was disabled since
+    they were made; the lines in which nobody comes next."""
+    over: dict[int, float] = {}
+    for gone in connection.execute(select(disabled_endpoints.c.endpoint, disabled_endpoints.c.disabled_at)).all():
+        for ids in chunks(list(again)):
+            this = and_(_d.id.in_(ids), _d.endpoint == gone.endpoint, _d.created_at <= gone.disabled_at)
+            these = connection.execute(select(_d.id).where(this, _d.state == "pending")).scalars().all()
+            if these:
+                over |= {one: again[one] for one in these}
+                at = max(again[one] for one in these)
+                _give_up(connection, _d.id.in_(these), "endpoint_disabled", "the endpoint is disabled", at)
+    return _next_in_line(connection, over)
+
+
+def _next_in_line(connection: Connection, over: Mapping[int, float]) -> set[_Line]:
+    """Call up who comes next behind deliveries that are over (and since when); the lines in which nobody does."""
     lines: dict[_Line, float] = {}
     for ids in chunks(list(over)):
         for row in connection.execute(_LINES_OF, {"b_ids": ids}):
             line = (row.endpoint, row.subject)
             lines[line] = max(over[row.id], lines.get(line, 0.0))
-    return held, {line for line, now in lines.items() if not _call_up(connection, *line, now)}
+    return {line for line, now in lines.items() if not _call_up(connection, *line, now)}
 
 
 def _end(connection: Connection, finish: Finish) -> bool:

@@ -289,10 +289,11 @@ def test_following_shows_what_comes(served: Served) -> None:
         served.publish(emptied("cmp-2"))
         began = time.monotonic()
         second = json.loads(process.stdout.readline())
+        took_s = time.monotonic() - began
         _interrupt(process)
 
     assert ["cmp-1", "cmp-2"] == [first["subject"], second["subject"]]
-    assert time.monotonic() - began < 10
+    assert took_s < 10
 
 
 def test_following_goes_on_after_a_restart(served: Served) -> None:

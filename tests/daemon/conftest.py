@@ -18,11 +18,17 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """Daemons in no time."""
+def _nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     made = Nursery(tmp_path_factory.mktemp("nursery"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def nursery(_nursery: Nursery) -> Iterator[Nursery]:
+    """Daemons in no time; none outlives its test, and goes on asking at ports that are somebody else's by then."""
+    yield _nursery
+    _nursery.kill_all()
 
 
 @pytest.fixture

@@ -185,6 +185,13 @@ class Nursery:
                 child.status = told["status"]
                 child.ended.set()
 
+    def kill_all(self) -> None:
+        """End every daemon that still runs."""
+        with self._lock:
+            left = [child for child in self._children.values() if child.status is None]
+        for child in left:
+            child.kill()
+
     def close(self) -> None:
         """End every daemon and the nursery."""
         assert self._process.stdin is not None

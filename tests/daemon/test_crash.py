@@ -16,7 +16,8 @@ def test_killed_everywhere(rabbit: Rabbit, nursery: Nursery, tmp_path: Path) -> 
     had to come, each event under one id, no proof too early, each host's story in order."""
     named = crash.named_deaths((1, 5), seed=3)
 
-    result = crash.run(rabbit, nursery, tmp_path, name="crashes", named=named, moments=crash.moments(5, seed=3))
+    moments = crash.moments(5, seed=3)
+    result = crash.run(rabbit, nursery, tmp_path, name="crashes", named=named, moments=moments, timeout_s=600.0)
 
     assert [] == result.wrong
     assert {**dict.fromkeys(crash.POINTS, 2), "at a random moment": 5} == dict(result.died)

@@ -41,6 +41,7 @@ def speak(world: World, daemon: Child) -> None:
         lambda: ["default", "cell2"] == [host(daemon, name)["heard_on"] for name in ("cmp-01", "cmp-03")],
         what="the daemon to have heard both computes",
     )
+    wait_until(lambda: all(s.state == "stopped" for s in world.cloud.servers.values()), what="both to have stopped")
     for name in ("cmp-01", "cmp-03"):
         for server_id in list(world.cloud.find_host(name).servers):
             world.cloud.start_server(server_id)

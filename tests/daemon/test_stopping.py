@@ -77,7 +77,9 @@ def test_while_a_receiver_hangs(nursery: Nursery, new_world: Callable[..., World
     world.receiver.flows.set()
     nursery.spawn(world.config)
     world.receiver.wait_for("drain.started", "cmp-01")
-    assert ["service.disabled cmp-01", "drain.started cmp-01"] == world.receiver.kinds()
+    # The second one tells of the bus, too: nobody had watched it meanwhile.
+    of_host = [kind for kind in world.receiver.kinds() if kind.endswith(" cmp-01")]
+    assert ["service.disabled cmp-01", "drain.started cmp-01"] == of_host
 
 
 def test_while_the_database_is_locked(nursery: Nursery, new_world: Callable[..., World]) -> None:

@@ -183,7 +183,7 @@ def test_a_silent_broker_holds_up_nobody(rabbit: Rabbit, proxy: Proxy) -> None:
     config = sink_at(rabbit.url_at(proxy.port))
 
     async def run() -> tuple[list[Outcome], float, Outcome]:
-        sink = bus(config, total_s=1.0)
+        sink = bus(config, total_s=4.0)
         await sink.open()
         assert DELIVERED == await sink.send(message(id="event-0"))
         proxy.black_hole()
@@ -201,8 +201,8 @@ def test_a_silent_broker_holds_up_nobody(rabbit: Rabbit, proxy: Proxy) -> None:
         return answers, longest, back
 
     outcomes, longest_s, back = asyncio.run(run())
-    assert [Outcome(OutcomeKind.TIMED_OUT, None, "the broker did not confirm within 1 s")] * 8 == outcomes
-    assert longest_s < 0.5
+    assert [Outcome(OutcomeKind.TIMED_OUT, None, "the broker did not confirm within 4 s")] * 8 == outcomes
+    assert longest_s < 2.0
     assert DELIVERED == back
     # The one that was on its way was confirmed late; those that waited behind it were never published.
     assert ["event-0", "event-1", "event-9"] == list(
@@ -222,7 +222,7 @@ def test_a_hanging_broker_does_not_keep_maintd_from_stopping(rabbit: Rabbit, pro
         await sink.close()
         return time.monotonic() - began
 
-    assert asyncio.run(run()) < 1.0
+    assert asyncio.run(run()) < 3.0
 
 
 def test_a_blocked_broker_confirms_nothing(other: Rabbit) -> None:
@@ -258,7 +258,7 @@ def test_a_broker_that_was_away_gets_it_later_under_the_same_id(other: Rabbit, t
         other.kill()
         event_id = database.emit(2)
         dispatcher.wake()
-        eventually(lambda: database.deliveries.counts().get((config.name, "pending")) == 1)
+        eventually(lambda: [1] == [d.attempts for d in database.deliveries.list() if d.event_id == event_id])
         other.start()
         clock.advance(5.0)
         dispatcher.wake()

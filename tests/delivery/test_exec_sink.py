@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -25,6 +26,9 @@ from tests.delivery.databases import eventually
 from tests.delivery.sending import EVENT, dispatching, message, send
 
 Write = Callable[[str], str]
+
+LIMIT_S = 3.0
+"""Time enough for a program to begin, and to say that it will not end."""
 
 
 @pytest.fixture
@@ -140,10 +144,10 @@ def test_a_program_that_does_not_read_on_is_ended_in_time(program: Write, tmp_pa
     path = program(f"os.read(0, {reads})\n" + textwrap.dedent(SLEEPS))
     began = time.monotonic()
     large = message(data={"text": "x" * 1_000_000})
-    outcome = send(sink(path, timeout_s=0.5), large)[0]
+    outcome = send(sink(path, timeout_s=LIMIT_S), large)[0]
 
-    assert Outcome(OutcomeKind.TIMED_OUT, None, "not over after 0.5 s, and was ended") == outcome
-    assert time.monotonic() - began < 0.5 + GRACE_S
+    assert Outcome(OutcomeKind.TIMED_OUT, None, f"not over after {LIMIT_S:g} s, and was ended") == outcome
+    assert time.monotonic() - began < LIMIT_S + GRACE_S
     assert is_over(pid_in(tmp_path / "pid"))
 
 
@@ -151,10 +155,11 @@ def test_a_program_that_ignores_sigterm_is_killed(program: Write, tmp_path: Path
     """Asked to end, it has two seconds; then it is made to, and what it wrote until then is kept."""
     path = program("signal.signal(signal.SIGTERM, lambda *_: print('not I', flush=True))\n" + textwrap.dedent(SLEEPS))
     began = time.monotonic()
-    outcome = outcome_of(path, timeout_s=0.5)
+    outcome = outcome_of(path, timeout_s=LIMIT_S)
 
-    assert (OutcomeKind.TIMED_OUT, "not over after 0.5 s, and was ended: not I") == (outcome.kind, outcome.detail)
-    assert GRACE_S <= time.monotonic() - began < 0.5 + 2 * GRACE_S
+    said = f"not over after {LIMIT_S:g} s, and was ended: not I"
+    assert (OutcomeKind.TIMED_OUT, said) == (outcome.kind, outcome.detail)
+    assert GRACE_S <= time.monotonic() - began < LIMIT_S + 3 * GRACE_S
     assert is_over(pid_in(tmp_path / "pid"))
 
 
@@ -172,10 +177,10 @@ def test_children_that_keep_the_pipe_hold_up_nobody(program: Write, tmp_path: Pa
         {ends}
     """)
     began = time.monotonic()
-    outcome = outcome_of(path, timeout_s=5.0 if ends.startswith("os") else 1.0)
+    outcome = outcome_of(path, timeout_s=20.0 if ends.startswith("os") else LIMIT_S)
 
     assert (OutcomeKind.DELIVERED if ends.startswith("os") else OutcomeKind.TIMED_OUT) is outcome.kind
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < LIMIT_S + 3 * GRACE_S
     pid = pid_in(tmp_path / "pid")
     eventually(lambda: is_over(pid))
 
@@ -224,6 +229,7 @@ def test_nothing_is_left_open(program: Write) -> None:
     """After many runs, good and bad, the process has the descriptors it had."""
     good, bad = sink(program("")), sink("/no/such/program")
     send(good, message())
+    gc.collect()  # what others have left to it is not to be closed in between
     before = sorted(os.listdir("/proc/self/fd"))
     send(good, *[message()] * 20)
     send(bad, *[message()] * 20)

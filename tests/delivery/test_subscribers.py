@@ -690,6 +690,7 @@ def test_nobody_waits_for_ever_by_hand(bench: Bench, monkeypatch: pytest.MonkeyP
     one = bench.subscribe(server.url)
     assert "timed_out" == dispatcher.test_now(one.id).outcome
 
+    monkeypatch.undo()
     server.behave = answer(200)
     assert "delivered" == dispatcher.test_now(one.id).outcome
 
@@ -762,6 +763,7 @@ def test_a_success_that_was_not_noted_counts(bench: Bench) -> None:
     one = bench.subscribe(server.url)
     bench.emit(1)
     bench.settle(one, "delivered")
+    eventually(lambda: bench.meters.attempts == [("subscription", "delivered")])  # and noted, as far as it is
     server.behave = answer(500)
     bench.change(one, failing_since=NOW - 5 * DAY)
     bench.emit(2)

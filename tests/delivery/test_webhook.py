@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 import pytest
@@ -29,7 +30,7 @@ SECRET = "whsec_" + "c2VjcmV0" * 5
 MESSAGE = Message("event-1", {"webhook-id": "event-1", "webhook-signature": "v1,x"}, '{"id": "é"}'.encode())
 
 
-def send(url: str, times: int = 1, total_s: float = 5.0, secrets: tuple[str, ...] = ()) -> list[Outcome]:
+def send(url: str, times: int = 1, total_s: float = 30.0, secrets: tuple[str, ...] = ()) -> list[Outcome]:
     async def run() -> list[Outcome]:
         sink = WebhookSink(url, ManualClock(NOW), secrets, total_s=total_s)
         await sink.open()
@@ -41,7 +42,7 @@ def send(url: str, times: int = 1, total_s: float = 5.0, secrets: tuple[str, ...
     return asyncio.run(run())
 
 
-def outcome_of(behave: Behaviour, total_s: float = 5.0, secrets: tuple[str, ...] = ()) -> Outcome:
+def outcome_of(behave: Behaviour, total_s: float = 30.0, secrets: tuple[str, ...] = ()) -> Outcome:
     with receiver(behave) as server:
         return send(server.url, total_s=total_s, secrets=secrets)[0]
 
@@ -99,8 +100,13 @@ def test_refused() -> None:
     assert "hook" not in outcome.detail
 
 
-def test_unknown_name() -> None:
+def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that does not resolve is unreachable, not an exception."""
+
+    def unknown(*given: object, **more: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert OutcomeKind.UNREACHABLE is send("http://receiver.invalid/hook")[0].kind
 
 

@@ -21,10 +21,12 @@ _numbers = itertools.count(1)
 def managed_rabbit() -> Iterator[Rabbit]:
     """A RabbitMQ of these tests' own, with the management plugin."""
     node = Rabbit(Path(tempfile.mkdtemp(prefix="maintd-rabbit-")), management=True)
-    node.start(timeout_s=120.0)
-    wait_until(Managed(node).answers, 60.0, "the management plugin to answer")
-    yield node
-    node.close()
+    try:
+        node.start()
+        wait_until(Managed(node).answers, 180.0, "the management plugin to answer")
+        yield node
+    finally:
+        node.close()
 
 
 @pytest.fixture(scope="package")

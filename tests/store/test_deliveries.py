@@ -324,6 +324,26 @@ def test_a_disabled_endpoint_gets_dead_letters(database: Database, deliveries: D
     ]
 
 
+def test_what_is_to_be_tried_again_at_an_endpoint_that_was_disabled_is_given_up(
+    database: Database, deliveries: Deliveries
+) -> None:
+    """It was under way when the rest was given up; what was redelivered since, behind it, has its turn."""
+    for sequence in (1, 2):
+        database.emit(sequence)
+    deliveries.fan_out(to("a", "b"), NOW)
+    first, other = claim(deliveries)
+    deliveries.disable("a", "gone", NOW + 1)
+    (waited,) = [one for one in deliveries.list(endpoint="a") if one.event_id == "event-2"]
+    assert deliveries.redeliver([waited.id], now=NOW + 2)
+    for one in (first, other):
+        assert deliveries.finish(one.id, "me", Attempt(NOW + 3, 0.5, 500, "refused", "no"), state="pending", due_at=NOW)
+
+    state = {(one.endpoint, one.event_id): (one.state, one.due_at) for one in deliveries.list()}
+    assert (("dead", None), ("pending", NOW + 3.5)) == (state["a", "event-1"], state["a", "event-2"])
+    assert (("pending", NOW), ("pending", None)) == (state["b", "event-1"], state["b", "event-2"])
+    assert ["refused", "endpoint_disabled"] == [attempt.outcome for attempt in deliveries.attempts(first.id)]
+
+
 def test_redelivering_to_a_disabled_endpoint_enables_it(database: Database, deliveries: Deliveries) -> None:
     """Who asks for an endpoint's missed events wants it called again."""
     database.emit(1)
@@ -464,15 +484,15 @@ def test_a_redelivery_of_what_is_being_sent_leaves_it_alone(
     for owner, at in (("1", NOW), ("2", NOW + 1)):
         (one,) = claim(deliveries, owner, at)
         deliveries.finish(one.id, owner, TAKEN, state="delivered")
-    chunks, found = in_store._chunks, list[Delivery]()
+    chunks, found = in_store.chunks, list[Delivery]()
 
     def after_another(values: Any) -> Any:
-        monkeypatch.setattr(in_store, "_chunks", chunks)
+        monkeypatch.setattr(in_store, "chunks", chunks)
         deliveries.redeliver(endpoint="a", now=NOW + 2)
         found.extend(claim(deliveries, "3", NOW + 2))
         return chunks(values)
 
-    monkeypatch.setattr(in_store, "_chunks", after_another)
+    monkeypatch.setattr(in_store, "chunks", after_another)
     assert not deliveries.redeliver(endpoint="a", now=NOW + 2)
 
     assert ["event-1"] == ids(found)

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -30,9 +30,16 @@ _HOMES = (Path("/usr/lib/rabbitmq/bin"), Path("/usr/sbin"), Path("/usr/local/sbi
 
 def free_port() -> int:
     """A TCP port of the loopback that nobody holds at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many of them, each another."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def wait_until(true: Callable[[], object], timeout_s: float = 30.0, what: str = "") -> None:
@@ -52,7 +59,7 @@ class Rabbit:
     def __init__(self, home: Path, *, management: bool = False) -> None:
         """`management` turns the plugin of that name on, on a port of its own."""
         self.home = home
-        self.port, self._dist, self._epmd, self.management_port = free_port(), free_port(), free_port(), free_port()
+        self.port, self._dist, self._epmd, self.management_port = free_ports(4)
         self._server = next((folder for folder in _HOMES if (folder / "rabbitmq-server").exists()), None)
         self._process: subprocess.Popen[bytes] | None = None
         self._names: subprocess.Popen[bytes] | None = None
@@ -95,7 +102,7 @@ class Rabbit:
         """The transport URL through another port (a proxy's), or with other credentials."""
         return f"rabbit://{user}:{password}@{self.host}:{port}/{vhost}"
 
-    def start(self, timeout_s: float = 60.0) -> None:
+    def start(self, timeout_s: float = 180.0) -> None:
         """Start the node and return when it takes connections."""
         if self._server is None:
             pytest.fail("RabbitMQ is not installed: apt install rabbitmq-server (bindep.txt has the list)")
@@ -169,14 +176,17 @@ class Proxy:
         self._flows = threading.Event()
         self._flows.set()
         self._listener: socket.socket | None = None
-        self.port = free_port()
+        self.port = 0
+        self._place = self._hold()
+        self.port = int(self._place.getsockname()[1])
         self.accept()
 
     def accept(self) -> None:
         """Take connections (again), and let bytes flow (again)."""
         self._flows.set()
         if self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", self.port))
+            self._listener = self._place
+            self._listener.listen()
             threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
@@ -193,6 +203,7 @@ class Proxy:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
+            self._place = self._hold()
         self.cut()
 
     def black_hole(self) -> None:
@@ -202,7 +213,15 @@ class Proxy:
     def close(self) -> None:
         """End the proxy."""
         self.refuse()
+        self._place.close()
         self._flows.set()
+
+    def _hold(self) -> socket.socket:
+        """Our port, or at first any: who does not listen there refuses, and nobody else is given it."""
+        place = socket.socket()
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", self.port))
+        return place
 
     def _serve(self, listener: socket.socket) -> None:
         while True:
@@ -234,9 +253,11 @@ class Proxy:
 def rabbit() -> Iterator[Rabbit]:
     """A running RabbitMQ that the whole test session shares; use names of your own on it."""
     node = Rabbit(Path(tempfile.mkdtemp(prefix="maintd-rabbit-")))
-    node.start()
-    yield node
-    node.close()
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
 
 
 @pytest.fixture
