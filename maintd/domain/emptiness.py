@@ -482,8 +482,8 @@ def judge_pass(
 
     `held`: what is held of a server, for what a row does not tell (since when, whose). `accepted`: the evacuations
     from here that an operator has looked at, by uuid. `since`: when the host was closed; failed rows older than that
-    are no warnings. `leftovers`: from earlier passes. `undecided`: whether a server is being moved and nobody has said
-    where to; what Placement holds here for it is then no leak, however long that lasts.
+    are no warnings, but for evacuations to here. `leftovers`: from earlier passes. `undecided`: whether a server is
+    being moved and nobody has said where to; what Placement holds here for it is then no leak, however long that lasts.
     """
     missing = spoilt(reads)
     if missing:
@@ -576,11 +576,17 @@ def judge_pass(
             warnings.append(Note("leftover_allocation", whom, f"Placement still holds resources here for {consumer}"))
 
     for m in sorted(rows.values(), key=lambda row: row.migration_id):
+        if m.status not in ("error", "failed"):
+            continue
         recent = since is not None and (m.updated_at or m.created_at or 0.0) >= since
-        if m.status in ("error", "failed") and recent:
-            warnings.append(
-                Note("failed_migration", m.server_id, f"{m.kind} {m.migration_id} ended {m.status}; files may be left")
-            )
+        if m.kind is Kind.EVACUATION and m.destination == name:
+            # However old: of two that were asked for at once both fail, and what one had begun here Nova never ends.
+            left = "its guest may run here"
+        elif recent:
+            left = "files may be left"
+        else:
+            continue
+        warnings.append(Note("failed_migration", m.server_id, f"{m.kind} {m.migration_id} ended {m.status}; {left}"))
     if not policy.accept_residue:
         evacuated = {b.server_id for b in out if b.kind == "residue"}
         out.extend(residue_blocker(r) for r in residue if r.server_id not in evacuated)

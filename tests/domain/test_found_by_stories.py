@@ -1131,3 +1131,19 @@ def test_an_evacuation_whose_server_was_evacuated_meanwhile_from_the_same_host_l
     story.see(ResidueCleared(story.now, Because("operator"), H))
     story.verify(held)
     assert residue(story) == []  # somebody has looked
+
+
+def test_an_evacuation_to_here_that_failed_is_warned_of_however_long_ago() -> None:
+    """Asked for twice at once, both fail on a real Nova, and the guest that the first had begun runs on unseen."""
+    story = Story().closed()
+    old = row(story, "failed", Kind.EVACUATION, source="cmp-02", destination=H, created_at=1.0, updated_at=9.0)
+    others = replace(old, migration_id=18, migration_uuid="uuid-18", source=H, destination="cmp-02")
+
+    def failed(reads: dict[str, PassRead]) -> None:
+        for name in ("before", "after"):
+            reads[name] = replace(reads[name], found=(old, others))
+
+    story.verify(failed)
+    story.now += 20
+    (said,) = emptied(story.verify(failed))
+    assert [note.detail for note in said.warnings] == ["evacuation 17 ended failed; its guest may run here"]
