@@ -129,6 +129,8 @@ def test_what_another_bus_may_have_told_accuses_nobody() -> None:
     alone = [one.level for one in stream.judge(b, api, None) if one.check == "stream.arrives"]
     beside = [one.level for one in stream.judge(b, api, None, [a]) if one.check == "stream.arrives"]
     assert ([Level.ERROR], [Level.UNKNOWN]) == (alone, beside)
+    for other, level in ((replace(a, heard=heard()), Level.ERROR), (replace(a, heard=None), Level.UNKNOWN)):
+        assert [level] == [one.level for one in stream.judge(b, api, None, [other]) if one.check == "stream.arrives"]
 
     broken = replace(b, heard=heard(body("instance.reboot.end", "nova-compute:cmp-b1")), listening_trouble="lost")
     assert [Level.WARNING] == [one.level for one in computes.judge([a, b], api)]

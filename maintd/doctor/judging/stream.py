@@ -139,7 +139,7 @@ def _silence(bus: BusFacts, api: ApiFacts | None, span: str, others: Sequence[Bu
                 bus.name,
             )
     changed = (api.changed if api is not None else None) or ()
-    if changed and others:
+    if changed and any(_may_have_told(other) for other in others):
         return ARRIVES.unknown(
             f"Nothing arrived within {span}; what the API shows to have changed meanwhile (on "
             f"{named({one.host for one in changed})}) may have been for another bus to tell.",
@@ -164,6 +164,11 @@ def _silence(bus: BusFacts, api: ApiFacts | None, span: str, others: Sequence[Bu
         ">/dev/null; openstack keypair delete maintd-doctor",
         bus.name,
     )
+
+
+def _may_have_told(other: BusFacts) -> bool:
+    """Whether what changed may have been for another bus to tell: it tells something, or nobody could listen to it."""
+    return not other.listened or other.heard is None or bool(other.heard.count(Form.VERSIONED))
 
 
 def half_converted(bus: BusFacts, heard: Heard) -> Iterator[Finding]:
