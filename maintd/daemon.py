@@ -826,9 +826,9 @@ class Daemon:
             )
         leading.admit(DrainRequested(self.clock.now(), Because("operator", "drain.start"), host, removal))
 
-    def _clear_residue(self, host: str, who: str | None, server_id: str | None) -> None:
-        leading = self._leader()
-        leading.admit(ResidueCleared(self.clock.now(), Because("operator", "residue.clear"), host, who, server_id))
+    def _clear_residue(self, host: str, who: str | None, server_ids: frozenset[str], history: bool) -> None:
+        because = Because("operator", "residue.clear")
+        self._leader().admit(ResidueCleared(self.clock.now(), because, host, who, server_ids, history))
 
     def _newest(self) -> object:
         """Another than before once any log shows more: something was committed, or what was held back may be seen."""

@@ -64,7 +64,8 @@ def do_events(args: argparse.Namespace) -> int:
     api = client(args)
     cursor = "0"
     if args.after is not None or args.all:
-        *_, cursor = _printed(api, args.after or cursor, asked, args.json)
+        for after in _printed(api, args.after or cursor, asked, args.json):
+            cursor = after
     else:
         last, cursor = _last(api, args.limit, asked)
         for event in last:

@@ -439,7 +439,7 @@ def do_residue_clear(args: argparse.Namespace) -> int:
     elif answer["cleared"] or answer["history_accepted"]:
         past = " and what nobody saw before maintd came" if answer["history_accepted"] else ""
         say(f"Cleared on {clean(args.host)}: {answer['cleared']} left behind{past}.")
-        for server_id in answer["servers"]:
+        for server_id in answer.get("servers", ()):
             say(f"  {clean(server_id)}")
     else:
         whose = f" by {clean(args.server)}" if args.server else ""

@@ -28,6 +28,8 @@ POLL_PER_HOST_S: Final = 0.05
 PATIENCE_S: Final = 30.0
 """How long the daemon may be unreachable in the midst of waiting."""
 
+UNREAD: Final = "maintd has not read the cloud yet: which hosts there are, it will see."
+
 SIGHT_PATIENCE_S: Final = 60.0
 """How long maintd may be without sight before that is the answer."""
 
@@ -78,6 +80,7 @@ class Waiting:
     _said: dict[str, str] = field(default_factory=dict)
     _blind_since: float | None = None
     _away_since: float | None = None
+    _answered: bool = False
 
     def run(self) -> int:
         """Wait; the exit code."""
@@ -98,30 +101,35 @@ class Waiting:
                 self.sleep(every_s)
 
     def _round(self, now: float) -> int | None:
-        """Ask about everything once; an exit code if that ends the waiting."""
+        """Ask about everything once; an exit code if that ends the waiting.
+
+        Sight must have been there before the hosts were asked and after: else what they say may be an old memory.
+        """
         before: Mapping[str, Any] | None = None
         try:
             before = self.api.get("status")
             found = {name: self._ask(name) for name in self.hosts}
             status = self.api.get("status")
         except Unreachable as wrong:
-            if not self._said:
+            if not self._answered:
                 raise
             return self._away(now, wrong)
         except ApiError as wrong:
+            self._answered = True
             if wrong.status >= 500:
                 return self._away(now, wrong)
+            self._away_since = None
             if wrong.status == 404:
-                if before is None or before["baselined_at"] is not None:
+                if before is None or not _is_unread(before):
                     raise
-                return self._sight(
-                    now, before, "maintd has not read the cloud yet: which hosts there are, it will see."
-                )
+                return self._sight(now, before, UNREAD)
             if not self._said:
                 raise Usage(str(wrong)) from wrong
             complain(f"maintd: {clean(wrong)}")
             return Exit.LOST_SIGHT
-        self._away_since = None
+        self._away_since, self._answered = None, True
+        if _is_unread(before) and None in found.values():
+            return self._sight(now, status, UNREAD)  # a new database: what was known once will be known again
         for name, host in found.items():
             self._tell(name, host)
         gone = [name for name, host in found.items() if host is None]
@@ -130,7 +138,6 @@ class Waiting:
             return Exit.FAILURE
         empty = [name for name, host in found.items() if host is not None and host["empty"]]
         if len(empty) == len(found) or (self.any_of and empty):
-            # Sight must have been there before the hosts were asked and after: else "empty" may be an old memory.
             doubt = _doubt(before, found.values()) or _doubt(status, found.values())
             return Exit.YES if doubt is None else self._sight(now, status, doubt)
         stalled = [name for name, host in found.items() if host is not None and _stalled(host)]
@@ -233,6 +240,11 @@ def _speaks_for(bus: str, host: Mapping[str, Any], buses: Collection[str]) -> bo
     """Whether a host's emptiness rests on this bus (`maintd.domain.buses.unheard` says the same of the fleet)."""
     down = host["forced_down"] or host["up"] is False
     return down or host["heard_on"] not in buses or host["heard_on"] == bus
+
+
+def _is_unread(status: Mapping[str, Any]) -> bool:
+    """Whether maintd does not know yet which hosts there are, and will."""
+    return status["baselined_at"] is None and status["cloud"].get("configured") is not False
 
 
 def _stalled(host: Mapping[str, Any]) -> bool:

@@ -167,6 +167,7 @@ class Dispatcher:
         self._fixed = {endpoint.name: endpoint for endpoint in endpoints}
         self._fixed_routes = [Route(endpoint.name, endpoint.event_types, configured=True) for endpoint in endpoints]
         self._fixed_disabled: Sequence[Disabled] = ()
+        self._untold: list[_Ended] = []  # the attempts that disabled a configured endpoint, until that was told
         self._endpoints = dict(self._fixed)
         self._routes = Routes(self._fixed_routes)
         self._refused: frozenset[str] = frozenset()
@@ -501,7 +502,7 @@ class Dispatcher:
                 batch = [replace(one, finish=replace(one.finish, owner=one.of.owner)) for one in self._ended]
                 self._ended = []
                 try:
-                    recorded, disabled = await self._in_store(self._record, batch)
+                    recorded = await self._in_store(self._record, batch)
                 except StoreUnavailable as error:
                     self._store_is(up=False, why=str(error))
                     self._ended = batch + self._ended
@@ -509,31 +510,30 @@ class Dispatcher:
                     continue
                 except Exception:
                     log.exception("deliveries_not_recorded", count=len(batch))
-                    recorded, disabled = [False] * len(batch), []
+                    recorded = [False] * len(batch)
                 for ended, kept in zip(batch, recorded, strict=True):
                     if not kept and ended.finish.owner != ended.of.owner:
                         self._ended.append(ended)  # it was claimed by us again at that moment
                         continue
                     self._tell(ended, kept)
                     self._forget(ended.of)
-                for ended in disabled:
-                    self._tell_disabled(ended)
+                while self._untold:
+                    self._tell_disabled(self._untold.pop(0))
 
-    def _record(self, batch: Sequence[_Ended]) -> tuple[list[bool], list[_Ended]]:
-        """Which were recorded, and the first of each endpoint that was disabled by it. In a store thread."""
-        disabled = []
+    def _record(self, batch: Sequence[_Ended]) -> list[bool]:
+        """Which were recorded; that an endpoint was disabled by it is told afterwards. In a store thread."""
         for ended in batch:  # before anything is recorded: else what comes next would be called up, and sent
             name, outcome, attempt = ended.of.endpoint.name, ended.outcome, ended.finish.attempt
             if name in self._fixed and outcome is not None and outcome.disables:
                 if self._deliveries.disable(name, f"the endpoint answered {outcome.status}", attempt.ended_at):
-                    disabled.append(ended)
+                    self._untold.append(ended)
         recorded = self._deliveries.finish_many([ended.finish for ended in batch])
         for ended, kept in zip(batch, recorded, strict=True):
             if kept and ended.outcome is not None and ended.of.endpoint.name not in self._fixed:
                 self._note(ended.of.endpoint, ended.outcome, ended.finish.attempt)
-        if disabled:
+        if self._untold:
             self._fixed_disabled = self._disabled_of_fixed()
-        return recorded, disabled
+        return recorded
 
     def _note(self, endpoint: Endpoint, outcome: Outcome, attempt: Attempt) -> None:
         """What an attempt says of a subscription's endpoint. In a store thread."""

@@ -160,8 +160,9 @@ class _Examination:
                 self._progress()
         self._listening.ended.set()
         # Who reads the queues was looked at by now; who led when they were, is to be known too.
-        leads: _Task[DatabaseFacts] = _Task("the database", lambda: database.look(config, self._clock))
-        for task in (*tasks, leads):
+        leads: _Task[DatabaseFacts] = _Task("who leads", lambda: database.look(config, self._clock))
+        tasks = [*tasks, leads]
+        for task in tasks:
             task.wait(began + given_s - self._clock.monotonic())
         late = [task.what for task in tasks if not task.wait(0.0)]
         facts = Facts(
@@ -227,7 +228,7 @@ class _Examination:
             return facts
         # A bus is not to be blamed for what it did not tell before it was listened to.
         until = self._clock.monotonic() + STARTING_S
-        while self._listening.pending and self._clock.monotonic() < until:
+        while self._listening.pending and (self._listening.started_at is None or self._clock.monotonic() < until):
             if self._listening.ended.wait(0.1):
                 return facts
         since = self._listening.started_at

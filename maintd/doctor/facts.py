@@ -196,6 +196,6 @@ class Facts:
     api: ApiFacts | None = None
     webhooks: tuple[WebhookFacts, ...] = ()
     unfinished: tuple[tuple[str, float], ...] = ()
+    """(what was looked at, seconds it was given)."""
     failed: tuple[tuple[str, str], ...] = ()
     """(what, our own fault) of looks that came to nothing by a mistake of maintd's."""
-    """(what was looked at, seconds it was given)."""

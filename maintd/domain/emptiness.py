@@ -452,14 +452,14 @@ def evacuated_on(reads: tuple[object, ...], host: str) -> list[MigrationSeen]:
     asked = [s for r in seen if r.read is Read.CONSUMER for s in r.found if isinstance(s, ServerSeen)]
     elsewhere = {s.server_id for s in asked if s.host not in (None, host)} & held
     rows = {m.migration_uuid: m for m in rows_shown(reads) if m.server_id in elsewhere}.values()
-    left = {m.server_id for m in rows if m.source == host}
+    left = [m for m in rows if m.source == host and m.status not in ("error", "failed", "cancelled", "reverted")]
     return [
         m
         for m in rows
         if m.kind is Kind.EVACUATION
         and m.destination == host
         and m.status in ("done", "completed")
-        and m.server_id not in left
+        and not any(on.server_id == m.server_id and on.migration_id > m.migration_id for on in left)
     ]
 
 

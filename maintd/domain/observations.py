@@ -322,16 +322,17 @@ class OwnersListening:
 
 @dataclass(frozen=True, slots=True)
 class ResidueCleared:
-    """An operator said that nothing of the residue is left on the host, or accepts a history nobody saw.
+    """An operator said that nothing of the residue is left on the host, and accepts a history nobody saw.
 
-    With a `server_id` the word is about that server alone, and nothing is accepted but that.
+    With `server_ids` the word is about what these may have left, and without `history` nothing more is accepted.
     """
 
     seen_at: float
     because: Because
     host: str
     who: str | None = None
-    server_id: str | None = None
+    server_ids: frozenset[str] | None = None
+    history: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,10 +311,10 @@ def accepted(d: Draft, host: str, reads: tuple[object, ...]) -> set[str]:
 
 def fold_residue_cleared(d: Draft, o: ResidueCleared) -> None:
     for r in d.residue_on(o.host):
-        if o.server_id in (None, r.server_id):
+        if o.server_ids is None or r.server_id in o.server_ids:
             clear_residue(d, r, o.who or "operator")
     known = d.host(o.host)
-    if o.server_id is None and known is not None and known.history_unknown:
+    if o.history and known is not None and known.history_unknown:
         d.put(replace(known, history_unknown=False))
         d.named(o.host)
         d.touch(o.host)

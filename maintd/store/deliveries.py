@@ -27,8 +27,9 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
@@ -52,6 +53,7 @@ from sqlalchemy import (
     update,
 )
 
+from maintd.errors import StoreUnavailable
 from maintd.store.delivery_tables import deliveries, delivery_attempts, disabled_endpoints
 from maintd.store.engine import Database, chunks
 from maintd.store.subscription_tables import subscriptions
@@ -64,7 +66,6 @@ FINISHED: Final = ("delivered", "dead")
 MADE_AT_ONCE: Final = 2000
 """How many deliveries one fan-out makes, unless a single event has more: the fleet's writer waits for it."""
 
-T = TypeVar("T")
 _Line: TypeAlias = tuple[str, str]  # (endpoint, subject)
 
 
@@ -193,6 +194,16 @@ _FINISH: Final = (
     )
 )
 _RECORD: Final = insert(delivery_attempts)
+# Of these, those that wait for an endpoint that was disabled since they were made.
+_AT_DISABLED: Final = (
+    select(_d.id)
+    .join_from(deliveries, disabled_endpoints, disabled_endpoints.c.endpoint == _d.endpoint)
+    .where(
+        _d.id.in_(bindparam("b_ids", expanding=True)),
+        _d.state == "pending",
+        _d.created_at <= disabled_endpoints.c.disabled_at,
+    )
+)
 _LINES_OF: Final = select(_d.id, _d.endpoint, _d.subject).where(_d.id.in_(bindparam("b_ids", expanding=True)))
 
 # A delivery with its event's text.
@@ -397,11 +408,14 @@ class Deliveries:
         """
 
         held, emptied = self._database.write(lambda connection: _finish(connection, finishes))
-        again = {one.delivery_id: one.attempt.ended_at for one in finishes if one.state == "pending"}
-        if again and self._database.dialect != "sqlite" and self.disabled():
-            # Neither this nor what disabled the endpoint may have seen the other, where two can write at once.
-            emptied |= self._database.write(lambda connection: _end_of_disabled(connection, again))
-        self._look_again(emptied, max((finish.attempt.ended_at for finish in finishes), default=0.0))
+        with suppress(
+            StoreUnavailable
+        ):  # it is on record; what was to be done besides, `mend` does, or the next attempt
+            again = {one.delivery_id: one.attempt.ended_at for one in finishes if one.state == "pending"}
+            if again and self._database.dialect != "sqlite" and self.disabled():
+                # Neither this nor what disabled the endpoint may have seen the other, where two can write at once.
+                emptied |= self._database.write(lambda connection: _end_of_disabled(connection, again))
+            self._look_again(emptied, max((finish.attempt.ended_at for finish in finishes), default=0.0))
         return held
 
     def _look_again(self, lines: Collection[_Line], now: float) -> None:
@@ -845,14 +859,12 @@ def _end_of_disabled(connection: Connection, again: Mapping[int, float]) -> set[
     """Of deliveries that are to be tried again (when each was tried), give up those whose endpoint was disabled since
     they were made; the lines in which nobody comes next."""
     over: dict[int, float] = {}
-    for gone in connection.execute(select(disabled_endpoints.c.endpoint, disabled_endpoints.c.disabled_at)).all():
-        for ids in chunks(list(again)):
-            this = and_(_d.id.in_(ids), _d.endpoint == gone.endpoint, _d.created_at <= gone.disabled_at)
-            these = connection.execute(select(_d.id).where(this, _d.state == "pending")).scalars().all()
-            if these:
-                over |= {one: again[one] for one in these}
-                at = max(again[one] for one in these)
-                _give_up(connection, _d.id.in_(these), "endpoint_disabled", "the endpoint is disabled", at)
+    for ids in chunks(list(again)):
+        these = connection.execute(_AT_DISABLED, {"b_ids": ids}).scalars().all()
+        if these:
+            over |= {one: again[one] for one in these}
+            at = max(again[one] for one in these)
+            _give_up(connection, _d.id.in_(these), "endpoint_disabled", "the endpoint is disabled", at)
     return _next_in_line(connection, over)
 
 

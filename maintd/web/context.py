@@ -32,9 +32,9 @@ class WebApp:
     `status` returns what only this process knows, ready for JSON and without secrets; it is laid over what the store
     says in `/v1/status`. Its key `cloud` is {configured, ok (None: unknown), last_success_at, last_error}: times in
     epoch seconds under names that end in `_at`, errors as sentences.
-    `request_drain(host, removal)` and `clear_residue(host, who, server_id)` are done when they return; they raise
-    OperatorError (a sentence for the person who asked), StoreUnavailable, or LeaseLost where another controller holds
-    the fleet.
+    `request_drain(host, removal)` and `clear_residue(host, who, server_ids, history)` are done when they return; they
+    raise OperatorError (a sentence for the person who asked), StoreUnavailable, or LeaseLost where another controller
+    holds the fleet.
     `wake_delivery` tells the dispatcher that something is due.
     `bell` is rung when events were committed, and closed when maintd stops; `seats` bounds how many wait for it.
     `url_refused(url)` says in words what is wrong with a subscription's URL, None where nothing is. `verify_now(id)`
@@ -53,7 +53,7 @@ class WebApp:
     policy: Policy = field(default_factory=Policy)
     status: Callable[[], Mapping[str, Any]] = dict
     request_drain: Callable[[str, bool], None] = _refused
-    clear_residue: Callable[[str, str | None, str | None], None] = _refused
+    clear_residue: Callable[[str, str | None, frozenset[str], bool], None] = _refused
     wake_delivery: Callable[[], None] = lambda: None
     held: Callable[[Sequence[str]], Held | None] = lambda keys: None
     fleet_lease: str = "fleet"

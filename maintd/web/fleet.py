@@ -235,12 +235,10 @@ def clear_residue(asked: Asked, host: str) -> dict[str, Any]:
     before = _slice(asked, host)
     open_before = [r for r in before.residue if r.cleared_at is None and server_id in (None, r.server_id)]
     accepted = before.host.history_unknown and server_id is None
-    servers = sorted({r.server_id for r in open_before})
-    for one in servers:
-        asked.web.clear_residue(host, who, one)
-    if accepted:
-        asked.web.clear_residue(host, who, None)
-    return {"host": host, "cleared": len(open_before), "servers": servers, "history_accepted": accepted}
+    servers = frozenset(r.server_id for r in open_before)
+    if servers or accepted:
+        asked.web.clear_residue(host, who, servers, accepted)
+    return {"host": host, "cleared": len(open_before), "servers": sorted(servers), "history_accepted": accepted}
 
 
 # --- status ----------------------------------------------------------------------------------------------------------

@@ -259,13 +259,13 @@ def test_residue_is_cleared_by_name(served: Served, run) -> None:
 
     assert 0 == code
     assert "1 left behind" in out and out.endswith("  srv-1\n")
-    ((host, who, server_id),) = served.residue_cleared
-    assert ("cmp-17", True, "srv-1") == (host, bool(who), server_id)
+    ((host, who, server_ids, history),) = served.residue_cleared
+    assert ("cmp-17", True, ["srv-1"], False) == (host, bool(who), server_ids, history)
     assert (
         "Nothing is known to be left on cmp-17 by srv-2." in run("residue", "clear", "cmp-17", "--server", "srv-2")[1]
     )
     assert "1 left behind" in run("residue", "clear", "cmp-17", "--server", "srv-1")[1]
-    assert "srv-1" == served.residue_cleared[-1][2] and 2 == len(served.residue_cleared)
+    assert ["srv-1"] == served.residue_cleared[-1][2] and 2 == len(served.residue_cleared)
 
 
 def test_deliveries_show_what_the_last_attempt_came_to(served: Served, run) -> None:

@@ -142,7 +142,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hours, int, float, floa
 
         def refusing(self: Client, *path: str, **params: object) -> dict[str, object]:
             if AT + from_s <= hours.clock.now() < AT + until_s:
-                raise ApiError(status, "no")
+                raise ApiError(status, "no") if status else Unreachable("away")
             return get(self, *path, **params)
 
         monkeypatch.setattr(Client, "get", refusing)
@@ -177,14 +177,27 @@ def test_a_store_that_is_away_at_first_is_waited_for(served: Served, refuse: Ref
     assert AT + 20 == hours.clock.now()
 
 
-def test_a_cloud_that_was_never_read_has_no_unknown_hosts(served: Served) -> None:
-    """Right after a first start no host is known yet, and none is called a mistake."""
+def test_a_cloud_that_was_never_read_has_no_unknown_hosts(served: Served, refuse: Refuse) -> None:
+    """Right after a first start no host is known yet, and none is called a mistake; a restart then is waited for, too,
+    and two moments of a store that is away are not one long one. Without a cloud none will ever be known."""
     served.put(Knowledge(memory_since=AT))
 
     def read() -> None:
-        served.put(empty("cmp-1"), Knowledge(memory_since=AT, baselined_at=AT + 9))
+        served.put(empty("cmp-1"), Knowledge(memory_since=AT, baselined_at=AT + 50))
 
-    assert 0 == Hours(served, {9.0: read}).wait("cmp-1")
+    for status in (503, 0):
+        served.drop(empty("cmp-1"))
+        served.put(Knowledge(memory_since=AT))
+        hours = Hours(served, {50.0: read})
+        refuse(hours, 503, 0, 3)
+        refuse(hours, status, 31, 34)
+        assert 0 == hours.wait("cmp-1")
+
+    served.drop(empty("cmp-1"))
+    served.put(Knowledge(memory_since=AT))
+    served.status["cloud"] = {"configured": False}
+    with pytest.raises(ApiError):
+        Hours(served).wait("cmp-1")
 
 
 def test_an_unknown_host_is_a_mistake(served: Served) -> None:

@@ -78,8 +78,8 @@ def test_who_listens_with_a_clock_that_is_behind_is_woken_once_it_may_see(daemon
     """What another controller has committed may not be seen yet by our clock; without a jitter, too."""
     now = daemon.clock.now()
     told = CloudEvent(
-        "e-1", "maintd.server.moving.v1", "/maintd/main", "srv-1", now, 9, {"server_id": "srv-1"}, project_id="p-1",
-        incarnation=1, visible_at=now + 60.0,
+        "e-1", "maintd.server.moving.v1", "/maintd/main", "srv-1", now + 60.0, 9, {"server_id": "srv-1"},
+        project_id="p-1", incarnation=1, visible_at=now + 60.0,
     )  # fmt: skip
     daemon.store.commit(Commit(_leading(daemon).fence, events=[told]))
     later = copy.copy(daemon)
@@ -140,7 +140,7 @@ def test_an_operator_who_finds_the_lease_lost_ends_the_leading(
     monkeypatch.setattr(leading.admission, "admit", refuse)
     monkeypatch.setattr(leading.admission, "read", lambda look: Known())
     with pytest.raises(LeaseLost):
-        getattr(daemon, ask)(*(["cmp-1", False] if ask == "_request_drain" else ["cmp-1", "me", None]))
+        getattr(daemon, ask)(*(["cmp-1", False] if ask == "_request_drain" else ["cmp-1", "me", frozenset(), True]))
     assert leading.lost.is_set()
     monkeypatch.undo()
 

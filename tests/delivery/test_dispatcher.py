@@ -19,6 +19,7 @@ from maintd.delivery.outcome import Outcome, OutcomeKind
 from maintd.delivery.signing import Signer
 from maintd.delivery.sinks import Endpoint, Message
 from maintd.delivery.sinks.webhook import WebhookSink
+from maintd.errors import StoreUnavailable
 from maintd.store.deliveries import Delivery, Finish
 from tests.delivery.databases import KINDS, Database, eventually, new_database
 from tests.delivery.receivers import (
@@ -396,6 +397,31 @@ def test_410_disables_the_endpoint_until_a_restart(bench: Bench) -> None:
     bench.database.emit(5)
     second.wake()
     server.wait_for_requests(2)
+
+
+def test_a_disabled_endpoint_is_told_once_though_the_store_goes_before_it_is_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the store is back nothing is disabled anew, and somebody is told all the same."""
+    told: list[str] = []
+    finish, away = bench.deliveries.finish_many, [True]
+
+    def lose_once(*given: Any) -> list[bool]:
+        if away:
+            away.pop()
+            raise StoreUnavailable("just now")
+        return finish(*given)
+
+    monkeypatch.setattr(bench.deliveries, "finish_many", lose_once)
+    server = bench.receiver(answer(410))
+    clock = SystemClock()
+    dispatcher = bench.start([bench.endpoint(server.url, clock)], clock, on_disabled=lambda *said: told.append(said[0]))
+    bench.database.emit(1)
+    dispatcher.wake()
+
+    bench.settle({("ha", "dead"): 1})
+    eventually(lambda: told == ["ha"])
+    assert ["event-1"] == server.ids
 
 
 @pytest.mark.parametrize(("point", "requests"), [("after_claim", 1), ("after_post", 2), ("before_record", 2)])

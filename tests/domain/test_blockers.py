@@ -623,7 +623,7 @@ def test_residue_is_cleared_one_server_at_a_time() -> None:
         (b.kind, b.server_id, b.project_id) for b in blockers_of(story.fleet)
     }
 
-    story.see(ResidueCleared(story.now, Because("operator"), H, "ada", "s1"))
+    story.see(ResidueCleared(story.now, Because("operator"), H, "ada", frozenset({"s1"}), False))
     assert {"s2", None} == {b.server_id for b in blockers_of(story.fleet)}
     story.see(ResidueCleared(story.now, Because("operator"), H, "ada"))
     assert ["verifying"] == [b.kind for b in blockers_of(story.fleet)]

@@ -1104,28 +1104,31 @@ def test_a_confirmation_that_comes_late_clears_no_host_but_the_one_that_was_left
     assert residue(story) == [(SERVER, "deleted_while_down")]
 
 
-@pytest.mark.parametrize("left_by_a_row", [False, True])
+@pytest.mark.parametrize(
+    ("number", "status", "left"),
+    [(18, "completed", []), (18, "failed", ["evacuated"]), (5, "completed", ["evacuated"]), (None, "", ["evacuated"])],
+)
 def test_an_evacuation_whose_server_was_evacuated_meanwhile_from_the_same_host_left_it_here(
-    left_by_a_row: bool,
+    number: int | None, status: str, left: list[str]
 ) -> None:
     """A second evacuation that was asked for before the first was over names the first one's source, though the server
-    had been rebuilt here: what is here nobody cleans up. Where a row says how it has left, it has left."""
+    had been rebuilt here: what is here nobody cleans up. Where a later row says how it has left, it has left."""
     story = Story().closed()
     here = row(story, "done", Kind.EVACUATION, source="cmp-02", destination=H)
-    on = replace(here, migration_id=18, migration_uuid="uuid-18", source=H, destination="cmp-03", status="completed")
+    on = replace(here, kind=Kind.LIVE, source=H, destination="cmp-03", status=status, migration_uuid="uuid-18")
+    rows = (here,) if number is None else (here, replace(on, migration_id=number))
 
     def held(reads: dict[str, PassRead]) -> None:
         for name in ("before", "after"):
-            reads[name] = replace(reads[name], found=(here, on) if left_by_a_row else (here,))
+            reads[name] = replace(reads[name], found=rows)
         reads["allocations"] = replace(reads["allocations"], found=(SERVER,))
-        asked = PassRead(
-            story.now, API, H, story.passes, Read.CONSUMER, story.now, SERVER, (there(story, host="cmp-03"),)
-        )
+        elsewhere = there(story, host="cmp-03")
+        asked = PassRead(story.now, API, H, story.passes, Read.CONSUMER, story.now, SERVER, (elsewhere,))
         after, service = reads.pop("after"), reads.pop("service")
         reads.update(asked=asked, after=after, service=service)
 
     story.verify(held)
-    assert residue(story) == ([] if left_by_a_row else [(SERVER, "evacuated")])
+    assert residue(story) == [(SERVER, kind) for kind in left]
 
     story.now += 20
     story.see(ResidueCleared(story.now, Because("operator"), H))

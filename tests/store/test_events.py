@@ -62,8 +62,10 @@ def test_a_page_of_some_types_is_all_of_one_moment(store: Store, other: Store, f
             publish(other, fence, 8, after=4)
 
     event.listen(Engine, "after_cursor_execute", between)
-    page = store.events.list(after=3, limit=9, type_glob="maintd.migration.*")
-    event.remove(Engine, "after_cursor_execute", between)
+    try:
+        page = store.events.list(after=3, limit=9, type_glob="maintd.migration.*")
+    finally:
+        event.remove(Engine, "after_cursor_execute", between)
     page += store.events.list(after=page[-1].sequence, limit=9, type_glob="maintd.migration.*")
 
     assert begun and [4, 5, 7, 8] == [row.sequence for row in page]

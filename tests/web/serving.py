@@ -62,7 +62,7 @@ class Served:
     seats: Seats = field(default_factory=lambda: Seats(4))
     status: dict[str, Any] = field(default_factory=lambda: {"cloud": dict(CLOUD)})
     drains_requested: list[str] = field(default_factory=list)
-    residue_cleared: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    residue_cleared: list[tuple[str, str | None, list[str], bool]] = field(default_factory=list)
     woken: int = 0
     refusal: Exception | None = None
     server: HttpServer | None = None
@@ -162,9 +162,9 @@ class Served:
         self._perhaps_refuse()
         self.drains_requested.append(host)
 
-    def _clear_residue(self, host: str, who: str | None, server_id: str | None) -> None:
+    def _clear_residue(self, host: str, who: str | None, server_ids: frozenset[str], history: bool) -> None:
         self._perhaps_refuse()
-        self.residue_cleared.append((host, who, server_id))
+        self.residue_cleared.append((host, who, sorted(server_ids), history))
 
     def _verify(self, subscription_id: str) -> Attempt:
         """As the dispatcher does where the receiver agrees."""

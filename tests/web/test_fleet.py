@@ -264,7 +264,7 @@ def test_residue_is_listed_and_cleared(served: Served) -> None:
     assert [] == served.get("/v1/residue?host=cmp-1")[1]["residue"]
     answer = {"host": "cmp-17", "cleared": 1, "servers": ["srv-1"], "history_accepted": False}
     assert (200, answer) == served.post("/v1/residue/cmp-17/clear", {"who": "ada"})
-    assert [("cmp-17", "ada", "srv-1")] == served.residue_cleared  # and nothing that is noted only now
+    assert [("cmp-17", "ada", ["srv-1"], False)] == served.residue_cleared  # and nothing that is noted only now
 
 
 def test_residue_is_cleared_of_one_server(served: Served) -> None:
@@ -279,7 +279,7 @@ def test_residue_is_cleared_of_one_server(served: Served) -> None:
     assert (200, answer) == served.post("/v1/residue/cmp-17/clear", {"who": "ada", "server_id": "srv-2"})
     assert 0 == served.post("/v1/residue/cmp-17/clear", {"server_id": "srv-3"})[1]["cleared"]
     assert 400 == served.post("/v1/residue/cmp-17/clear", {"server_id": 3})[0]
-    assert [("cmp-17", "ada", "srv-2")] == served.residue_cleared
+    assert [("cmp-17", "ada", ["srv-2"], False)] == served.residue_cleared
 
 
 def test_nothing_to_clear_asks_nobody(served: Served) -> None:
@@ -289,7 +289,7 @@ def test_nothing_to_clear_asks_nobody(served: Served) -> None:
     assert 0 == served.post("/v1/residue/cmp-1/clear", {})[1]["cleared"]
     assert [] == served.residue_cleared
     assert served.post("/v1/residue/cmp-2/clear", {})[1]["history_accepted"]
-    assert [("cmp-2", None, None)] == served.residue_cleared
+    assert [("cmp-2", None, [], True)] == served.residue_cleared
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,17 @@ def judge(facts: Facts) -> tuple[Finding, ...]:
         *(
             finding
             for one in facts.buses
-            for finding in stream.judge(one, facts.api, facts.daemon, [b for b in facts.buses if b is not one])
+            for finding in stream.judge(
+                one,
+                facts.api,
+                facts.daemon,
+                [b for b in facts.buses if b is not one],
+                one_is_lost=_a_bus_is_lost(facts),
+            )
         ),
-        *computes.judge(facts.buses, facts.api, all_listened=not _some_bus_is_unheard(facts)),
+        *computes.judge(
+            facts.buses, facts.api, all_listened=not _a_bus_is_lost(facts) and all(bus.listened for bus in facts.buses)
+        ),
         *(api.judge(facts.api) if facts.api else ()),
         *clocks.judge(facts.buses, facts.api),
         *webhooks.judge(facts.webhooks, facts.database),
@@ -61,7 +69,6 @@ def judge(facts: Facts) -> tuple[Finding, ...]:
     )
 
 
-def _some_bus_is_unheard(facts: Facts) -> bool:
-    """Whether there is a bus of which nothing is known, or that was not listened to until the end."""
-    lost = [what for what, _ in (*facts.unfinished, *facts.failed) if what.startswith("bus ")]
-    return bool(lost) or not all(bus.listened for bus in facts.buses)
+def _a_bus_is_lost(facts: Facts) -> bool:
+    """Whether there is a bus of which nothing is known: looking at it hangs, or failed by our own fault."""
+    return any(what.startswith("bus ") for what, _ in (*facts.unfinished, *facts.failed))

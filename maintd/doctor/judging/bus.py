@@ -41,7 +41,7 @@ BACKLOG = Check(
 READERS = Check(
     "bus.readers",
     "who else reads our queue (without a pool, Nova's own): each message goes to one reader only",
-    means_unknown="The database that would tell whether the reader is ours could not be read.",
+    means_unknown="The database that would tell whether the reader is ours cannot be read, or who leads has changed.",
     means_warning="Our daemon leads, and does not read.",
     means_error="Somebody else reads it too, and maintd misses what they get.",
 )
@@ -181,15 +181,12 @@ def readers(bus: BusFacts, database: DatabaseFacts | None) -> Iterator[Finding]:
         found = bus.last.queue(name)
         if not found.there:
             continue
-        ours = 1 if led else 0
         who = _readers_of(bus, name)
         read = f"'{name}' has {counted(found.consumers, 'reader')}{who}"
         if found.consumers > 1 or (found.consumers == 1 and led is False):
-            owner = (
-                "one of them at most is ours"
-                if ours
-                else "none of them is ours: nobody holds the lease of our database"
-            )
+            owner = "one of them at most is ours"
+            if led is False:
+                owner = "none of them is ours: nobody holds the lease of our database"
             yield READERS.error(
                 f"{read}, and {owner}. Each notification goes to one reader only.",
                 f"{bus.group}\npool = maintd-{'NAME' if bus.pool else 'own'}"
@@ -197,7 +194,9 @@ def readers(bus: BusFacts, database: DatabaseFacts | None) -> Iterator[Finding]:
                 bus.name,
             )
         elif found.consumers == 1 and led is None:
-            yield READERS.unknown(f"{read}; whether it is ours is not known without the database.", None, bus.name)
+            usable = database is not None and database.usable
+            why = "and who leads has changed meanwhile" if usable else "without the database"
+            yield READERS.unknown(f"{read}; whether it is ours is not known {why}.", None, bus.name)
         elif found.consumers == 0 and led:
             yield READERS.warning(
                 f"'{name}' has no reader, although a maintd holds the fleet lease.",

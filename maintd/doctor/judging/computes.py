@@ -17,7 +17,7 @@ from maintd.doctor.stream import Form
 COMPUTES = Check(
     "stream.computes",
     "from which of Nova's computes notifications arrive (several buses together)",
-    means_unknown="Some said nothing, and nothing is known to have happened on them.",
+    means_unknown="Some said nothing; nothing is known to have happened there, or not every bus could be listened to.",
     means_warning="A server changed on a compute that said nothing: most likely it sends no versioned notifications.",
 )
 CHECKS = (COMPUTES,)

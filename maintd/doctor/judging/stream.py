@@ -23,7 +23,8 @@ LISTENED = Check(
 ARRIVES = Check(
     "stream.arrives",
     "whether versioned notifications arrive on the exchange and topic of `[bus]`",
-    means_unknown="Nothing arrived, and nothing is known to have happened: make something happen, and look again.",
+    means_unknown="Nothing arrived, and nothing is known to have happened that this bus should have told: make "
+    "something happen, and look again.",
     means_error="Nothing arrived, although the API shows that servers changed meanwhile.",
 )
 PLACE = Check(
@@ -60,9 +61,14 @@ ENOUGH = 20
 
 
 def judge(
-    bus: BusFacts, api: ApiFacts | None, daemon: DaemonFacts | None, others: Sequence[BusFacts] = ()
+    bus: BusFacts,
+    api: ApiFacts | None,
+    daemon: DaemonFacts | None,
+    others: Sequence[BusFacts] = (),
+    *,
+    one_is_lost: bool = False,
 ) -> Iterator[Finding]:
-    """`others`: the other buses; what changed may be theirs to tell."""
+    """`others`: the other buses; what changed may be theirs to tell, or that of one that is lost to us."""
     if not bus.reached:
         return
     if bus.listening_trouble is not None:
@@ -80,15 +86,15 @@ def judge(
             bus.name,
         )
         return
-    yield from arrives(bus, bus.heard, api, others)
+    yield from arrives(bus, bus.heard, api, alone=not (one_is_lost or any(map(_may_have_told, others))))
     yield from half_converted(bus, bus.heard)
     yield from state_changes(bus, bus.heard, daemon)
     yield from payloads(bus, bus.heard)
     yield from readable(bus, bus.heard)
 
 
-def arrives(bus: BusFacts, heard: Heard, api: ApiFacts | None, others: Sequence[BusFacts] = ()) -> Iterator[Finding]:
-    """Versioned notifications, where we read; else why not."""
+def arrives(bus: BusFacts, heard: Heard, api: ApiFacts | None, *, alone: bool) -> Iterator[Finding]:
+    """Versioned notifications, where we read; else why not. `alone`: no other bus can have told what changed."""
     span = seconds(bus.listened_s)
     here = heard.count(Form.VERSIONED)
     if here:
@@ -114,10 +120,10 @@ def arrives(bus: BusFacts, heard: Heard, api: ApiFacts | None, others: Sequence[
         yield FORMAT.error(text, NOVA_CONF, bus.name)
         return
     if bus.last.exchange_there:
-        yield _silence(bus, api, span, others)
+        yield _silence(bus, api, span, alone=alone)
 
 
-def _silence(bus: BusFacts, api: ApiFacts | None, span: str, others: Sequence[BusFacts]) -> Finding:
+def _silence(bus: BusFacts, api: ApiFacts | None, span: str, *, alone: bool) -> Finding:
     """Nothing at all came: does anything else tell why?"""
     made = {queue.name for queue in bus.last.queues if queue.there}
     ours = set(bus.topic_queues) & made
@@ -139,7 +145,7 @@ def _silence(bus: BusFacts, api: ApiFacts | None, span: str, others: Sequence[Bu
                 bus.name,
             )
     changed = (api.changed if api is not None else None) or ()
-    if changed and any(_may_have_told(other) for other in others):
+    if changed and not alone:
         return ARRIVES.unknown(
             f"Nothing arrived within {span}; what the API shows to have changed meanwhile (on "
             f"{named({one.host for one in changed})}) may have been for another bus to tell.",
@@ -168,7 +174,7 @@ def _silence(bus: BusFacts, api: ApiFacts | None, span: str, others: Sequence[Bu
 
 def _may_have_told(other: BusFacts) -> bool:
     """Whether what changed may have been for another bus to tell: it tells something, or nobody could listen to it."""
-    return not other.listened or other.heard is None or bool(other.heard.count(Form.VERSIONED))
+    return not other.listened or other.heard is None or bool(other.heard.forms)
 
 
 def half_converted(bus: BusFacts, heard: Heard) -> Iterator[Finding]:
