@@ -13,7 +13,6 @@ from maintd.delivery.outcome import Outcome
 from maintd.doctor.stream import Heard
 from maintd.nova.rights import Tried
 from maintd.nova.shown import Look, Managed, Reading
-from maintd.store import Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,8 @@ class BusMemory:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """The database at `now`. `missing`: SQLite's file is not there (yet); `holder` is who leads, or
-    led last; `led_before` whether somebody led when the doctor began."""
+    """The database at `now`. `missing`: SQLite's file is not there (yet); `holder` is who leads, and
+    for how many seconds more, negative where that is over; `led_before` whether somebody led when the doctor began."""
 
     label: str
     now: float
@@ -56,7 +55,7 @@ class DatabaseFacts:
     current: str | None = None
     needed: str = ""
     readonly: str | None = None
-    holder: Holder | None = None
+    holder: tuple[str, float] | None = None
     led_before: bool | None = None
     buses: tuple[BusMemory, ...] = ()
     oldest_pending_at: float | None = None
@@ -72,7 +71,7 @@ class DatabaseFacts:
         """Whether a maintd holds the fleet lease; None where that could not be read, or has changed meanwhile."""
         if not self.usable:
             return False if self.missing else None
-        now = self.holder is not None and self.holder.holds
+        now = self.holder is not None and self.holder[1] > 0.0
         return now if self.led_before in (None, now) else None
 
 

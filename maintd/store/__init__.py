@@ -28,7 +28,7 @@ from maintd.store.deliveries import Attempt, Deliveries, Delivery
 from maintd.store.engine import Database, sqlite_file
 from maintd.store.events import EventRow, Events
 from maintd.store.fleet import Commit, FleetStore
-from maintd.store.leases import Fence, Holder, Leases
+from maintd.store.leases import Fence, Leases
 from maintd.store.message_ids import MessageIds
 from maintd.store.notices import Notices
 from maintd.store.own_deliveries import OwnDeliveries, OwnDelivery
@@ -45,7 +45,6 @@ __all__ = [
     "Delivery",
     "EventRow",
     "Fence",
-    "Holder",
     "OwnDelivery",
     "Quarantined",
     "Store",

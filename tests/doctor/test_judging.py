@@ -25,7 +25,6 @@ from maintd.doctor.judging import bus as bus_judge
 from maintd.doctor.judging import clocks, computes, daemon, database, judge, stream, webhooks, words
 from maintd.doctor.stream import Form, Heard, Place
 from maintd.nova.shown import Look, Managed, Node, Queue, Reading
-from maintd.store import Holder
 
 PLACE = Place("nova", "versioned_notifications")
 REACHED = Look((Node("rabbit-1:5672"),), True)
@@ -225,7 +224,7 @@ def test_bounds_as_the_plugin_shows_them(consumers: int, limits: dict[str, int] 
 def test_what_a_leading_daemon_remembers() -> None:
     """While a daemon leads, blindness not made up for is a warning; without one its memory says nothing."""
     blind = BusMemory("default", True, blind_from=40.0, last_message_at=90.0)
-    led = replace(DATABASE, holder=Holder("a", 110.0, 10.0), buses=(blind,))
+    led = replace(DATABASE, holder=("a", 10.0), buses=(blind,))
 
     (found,) = bus_judge.memory(BUS, led)
     assert ("warning", True) == (found.level, "missed notifications 60 s ago" in found.text)
@@ -239,15 +238,15 @@ def test_what_a_leading_daemon_remembers() -> None:
 @pytest.mark.parametrize(
     ("holder", "consumers", "level"),
     [
-        (Holder("a", 110.0, 10.0), 1, "ok"),
-        (Holder("a", 110.0, 10.0), 0, "warning"),
-        (Holder("a", 110.0, 10.0), 2, "error"),
-        (Holder("a", 90.0, -10.0), 1, "error"),
+        (("a", 10.0), 1, "ok"),
+        (("a", 10.0), 0, "warning"),
+        (("a", 10.0), 2, "error"),
+        (("a", -10.0), 1, "error"),
         (None, 1, "error"),
         (None, 0, "ok"),
     ],
 )
-def test_readers_against_the_lease(holder: Holder | None, consumers: int, level: str) -> None:
+def test_readers_against_the_lease(holder: tuple[str, float] | None, consumers: int, level: str) -> None:
     """One reader is ours exactly while somebody holds the lease of our database."""
     look = Look((Node("r"),), True, None, (Queue("maintd", True, 0, consumers),))
     facts = replace(BUS, before=look, after=None)
@@ -259,7 +258,7 @@ def test_readers_against_the_lease(holder: Holder | None, consumers: int, level:
 def test_who_has_begun_or_ended_meanwhile_is_no_stranger(led_before: bool) -> None:
     """The reader is counted a minute after the lease was first looked at: who leads by then is another question."""
     look = Look((Node("r"),), True, None, (Queue("maintd", True, 0, 1 - led_before),))
-    held = None if led_before else Holder("a", 110.0, 10.0)
+    held = None if led_before else ("a", 10.0)
     facts = replace(BUS, before=look, after=None)
     (found,) = bus_judge.readers(facts, replace(DATABASE, holder=held, led_before=led_before))
 

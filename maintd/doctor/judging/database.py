@@ -32,6 +32,8 @@ LEASE = Check(
 )
 CHECKS = (REACHABLE, SCHEMA, WRITABLE, LEASE)
 
+START = "systemctl start maintd, if it should run."
+
 
 def judge(facts: DatabaseFacts) -> Iterator[Finding]:
     if facts.missing:
@@ -67,13 +69,12 @@ def writable(facts: DatabaseFacts) -> Finding:
 
 def lease(facts: DatabaseFacts) -> Finding:
     """Who leads? A daemon gives its lease back when it ends, and one that died loses it within seconds."""
-    holder = facts.holder
-    if holder is not None and holder.holds:
-        return LEASE.ok(f"{holder.owner} holds the fleet lease (for {seconds(holder.left_s)} more, then it renews).")
-    if holder is not None:
-        text = f"Nobody holds the fleet lease: {holder.owner} let it run out {seconds(-holder.left_s)} ago."
-        return LEASE.unknown(text, "systemctl start maintd, if it should run.")
-    return LEASE.unknown("Nobody holds the fleet lease: no maintd runs.", "systemctl start maintd, if it should run.")
+    if facts.holder is None:
+        return LEASE.unknown("Nobody holds the fleet lease: no maintd runs.", START)
+    owner, left_s = facts.holder
+    if left_s <= 0.0:
+        return LEASE.unknown(f"Nobody holds the fleet lease: {owner} let it run out {seconds(-left_s)} ago.", START)
+    return LEASE.ok(f"{owner} holds the fleet lease (for {seconds(left_s)} more, then it renews).")
 
 
 def _upper(text: str) -> str:

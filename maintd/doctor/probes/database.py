@@ -40,6 +40,7 @@ def _look(store: Store, clock: Clock) -> DatabaseFacts:
     current, needed = store.version()
     if current != needed:
         return DatabaseFacts(store.label, clock.now(), store.embedded, current=current, needed=needed)
+    holder = store.leases.holder(FLEET, clock.now())
     readonly = None
     try:
         store.check_writable()
@@ -52,7 +53,7 @@ def _look(store: Store, clock: Clock) -> DatabaseFacts:
         current=current,
         needed=needed,
         readonly=readonly,
-        holder=store.leases.holder(FLEET, clock.now()),
+        holder=(holder.owner, holder.left_s) if holder is not None else None,
         buses=tuple(
             BusMemory(bus.name, bus.connected, bus.blind_from, bus.last_message_at, bus.deaf_from)
             for bus in store.reading.buses()
